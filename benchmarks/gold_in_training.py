@@ -25,7 +25,6 @@ from truemorph.benchmark.bars import answer_scores, make_bar_world
 from truemorph.benchmark.leaderboard import EPOCHS, REAL_EPOCHS
 from truemorph.benchmark.methods import benchmark_config, certain, network, of_votes, with_gold
 from truemorph.benchmark.worlds import FILES, WITH_PICTURES, Sizes, make_world
-from truemorph.bias.curves.formulas import MatrixTransition
 from truemorph.bias.metrics.scores import score
 from truemorph.catalogs.sampling import TRAIN
 from truemorph.classifiers.callbacks import Unfinished
@@ -80,9 +79,9 @@ def tune(world, model, gold, probability=1.0):
         "temperature": model.temperatures[0],
         "built": model.described["built"],
     }
-    train, correct = np.flatnonzero(world.split[rows] == TRAIN), MatrixTransition.identity(n)
+    train = np.flatnonzero(world.split[rows] == TRAIN)
     with tempfile.TemporaryDirectory() as folder:
-        result = tuned(result, training, train, correct, model.config, 0, "tuned", Unfinished(Path(folder)))
+        result = tuned(result, training, train, model.config, 0, "tuned", Unfinished(Path(folder)))
     described = model.described | {"temperatures": [result["temperature"]], "tuning": [result["tuning"]]}
     return replace(model, members=[{name: w.numpy() for name, w in result["weights"].items()}], described=described)
 

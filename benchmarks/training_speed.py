@@ -55,7 +55,7 @@ def ours(folder, size, n):
     torch.set_num_threads(THREADS)
     config = training_config("standard", epochs=2, batch_size=BATCH, image_size=size)
     began = time.perf_counter()
-    pixels, _, _ = ImageFiles([folder / f"{i}.jpg" for i in range(n)], config).load(folder / "cache")
+    pixels, _ = ImageFiles([folder / f"{i}.jpg" for i in range(n)], config).load(folder / "cache")
     loaded = time.perf_counter() - began
     rng = np.random.default_rng(0)
     split = np.where(np.arange(n) < n * TRAIN // (TRAIN + VALIDATION), "train", "validation")
@@ -189,7 +189,6 @@ def memory(folder, size, n):
     from truemorph.config import TrainingConfig
     from truemorph.images.dataset import GalaxyBatches
     from truemorph.images.store import ImageFiles
-    from truemorph.images.transforms import Augmentation
 
     # A few images many times: only the number of requested images matters.
     paths = [folder / f"{i % TRAIN}.jpg" for i in range(n)]
@@ -197,7 +196,7 @@ def memory(folder, size, n):
     files = ImageFiles(paths, TrainingConfig(image_size=size))
     for pixels in (files, files.load(folder / "cache")[0]):
         columns = {"weights": torch.ones(n)}
-        for _ in GalaxyBatches(pixels, np.arange(n), columns, BATCH, seed=0, augmentation=Augmentation()):
+        for _ in GalaxyBatches(pixels, np.arange(n), columns, BATCH, seed=0, augmentation=TrainingConfig()):
             pass
         status = Path("/proc/self/status").read_text().splitlines()
         found.append(next(int(line.split()[1]) // 1024 for line in status if line.startswith("RssAnon")))

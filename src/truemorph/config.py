@@ -23,6 +23,8 @@ def by_commas(value: Any) -> Any:
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(by_commas)]
+# One was text in version 0.2.
+Files = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
 
 
 class TrainingConfig(BaseModel):
@@ -153,9 +155,9 @@ class RunConfig(BaseModel):
     catalogue: str = Field(description="prepared catalogue (.parquet)")
     out: str = Field(description="run folder to write")
     preset: str = Field("quick", description="default settings: quick, standard, paper or dcv14")
-    transition: str | tuple[str, ...] | None = Field(
-        None,
-        description="estimate of truemorph transition (of several questions a list), or a curve such as "
+    transition: Files = Field(
+        (),
+        description="estimates of truemorph transition, one of each question, or a curve such as "
         "rayleigh:11.25; default: fitted to the labels",
     )
     question: tuple[str, ...] = Field((), description="questions whose observed answers, or gold labels, are correct")
@@ -232,12 +234,10 @@ def run_config(catalogue: PathLike, own: BaseModel | Mapping[str, Any] | None = 
     given = {name: value for name, value in changes.items() if value is not None}
     if "out" not in given:
         raise InputError(f"{catalogue}: name the folder of the model (`out`)")
-    settings = {name: value for name, value in given.items() if name in RunConfig.model_fields}
-    training = {name: value for name, value in given.items() if name not in RunConfig.model_fields}
-    training |= {name: value for name, value in given_settings(own).items() if value is not None}
-    preset = settings.get("preset") or ("standard" if _has_gpu() else "quick")
-    settings |= {"catalogue": str(catalogue), "preset": preset, "training": _of_preset(preset) | training}
-    return checked(RunConfig, settings, "setting")
+    training = {name: value for name, value in given_settings(own).items() if value is not None}
+    preset = given.get("preset") or ("standard" if _has_gpu() else "quick")
+    given |= {"catalogue": str(catalogue), "preset": preset, "training": _of_preset(preset) | training}
+    return checked(RunConfig, given, "setting")
 
 
 def _has_gpu() -> bool:

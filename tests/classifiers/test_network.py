@@ -21,7 +21,7 @@ from truemorph.classifiers.module import DebiasedModule, across_devices, fit_tem
 from truemorph.classifiers.network import GalaxyNetwork
 from truemorph.config import PRESETS
 from truemorph.errors import CheckpointError, InputError
-from truemorph.images.transforms import Augmentation, normalise
+from truemorph.images.transforms import normalise, random_maps
 
 THETA = RayleighTransition(11.25)
 
@@ -54,14 +54,14 @@ def test_preset_paper_is_the_recipe_of_the_papers_lineage():
     assert (config.image_size, config.crop) == (207, pytest.approx(207 / 424))
     assert config.precision == "32-true"
     network = GalaxyNetwork(config)
-    module = DebiasedModule(network, config, rows, THETA, np.arange(5), np.arange(5), 0)
+    module = DebiasedModule(network, config, rows, np.arange(5), np.arange(5), 0)
     assert module.judged is network  # no averaging
     optimizer = module.configure_optimizers()  # no schedule
     assert optimizer.defaults["lr"] == 1e-4
     assert optimizer.defaults["weight_decay"] == 0  # AdamW without weight decay is Adam
     pixels = torch.full((1, 2, 2, 3), 51, dtype=torch.uint8)
     assert torch.allclose(normalise(pixels, module.mean, module.std), torch.tensor(0.2))
-    maps = Augmentation(config.flip, config.rotation, config.shift, config.zoom).draw(3, torch.Generator())
+    maps = random_maps(config, 3, torch.Generator())
     assert torch.equal(maps, torch.eye(2, 3).expand(3, 2, 3))
 
 
@@ -96,12 +96,12 @@ def encoder(tmp_path):
     return tmp_path, state, other
 
 
-@pytest.mark.parametrize("name", ["w.safetensors", "w.ckpt", "w.pt", "vit", "local-dir"])
+@pytest.mark.parametrize("name", ["w.safetensors", "w.ckpt", "w.pt", "vit"])
 def test_a_backbone_starts_from_weights_on_disk(encoder, capsys, name):
     folder, *states = encoder
-    of_folder = name in ("vit", "local-dir")
+    of_folder = name == "vit"
     state = states[of_folder]
-    backbone = f"{'local-dir:' * (name == 'local-dir')}{folder}/vit" if of_folder else f"test_resnet:{folder}/{name}"
+    backbone = f"{folder}/vit" if of_folder else f"test_resnet:{folder}/{name}"
     network = GalaxyNetwork(tiny(backbone=backbone, image_size=32), pretrained=True)
     own = network.backbone.state_dict()
     assert all(torch.equal(own[key], state[key]) for key in own)
@@ -120,7 +120,7 @@ def test_a_backbone_starts_from_weights_on_disk(encoder, capsys, name):
         ("test_vit:{}/w.pt", True, "absent"),
         ("test_resnet:{}/code.pt", True, "can't be read"),
         ("test_resnet:{}/small.safetensors", True, "another shape"),
-        ("local-dir:{}/empty", True, "config.json"),
+        ("{}/empty", True, "config.json"),
         ("resnet5000:{}/w.pt", True, "resnet5000"),
     ],
 )
@@ -223,14 +223,13 @@ def test_with_fine_tuning_only_the_head_changes_or_early_layers_change_less():
 def test_a_network_learns_with_the_debiasing_loss_from_labels_and_evidence():
     rows, every = stripes(240)[0], np.arange(240)
     labels, alpha = rows.column("label"), rows.column("alpha")
-    transition, other = RayleighTransition(11.25, false_disk=0.02), RayleighTransition(5.0)
-    evidence = replace(rows, evidence=transition.log_matrix(alpha)[every, :, labels])
+    transition = RayleighTransition(11.25, false_disk=0.02)
+    evidence = replace(rows, evidence=rows.through(transition))
     logits = torch.randn(240, 2, generator=torch.Generator().manual_seed(0))
     expected = DebiasedLoss(transition, "none")(logits, torch.tensor(labels), torch.tensor(alpha))
     config = tiny(image_size=16)
-    for given, through in ((rows, transition), (evidence, other)):
-        module = DebiasedModule(GalaxyNetwork(config), config, given, through, every, every, 0)
-        torch.testing.assert_close(module.loss(logits, **given.observed(every)), expected)
+    module = DebiasedModule(GalaxyNetwork(config), config, evidence, every, every, 0)
+    torch.testing.assert_close(module.loss(logits, **evidence.observed(every)), expected)
 
 
 @pytest.mark.slow

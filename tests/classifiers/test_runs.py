@@ -43,10 +43,11 @@ def test_a_dry_run_prints_the_whole_configuration_and_does_nothing(capsys, catal
 
 def test_settings_are_the_same_after_writing_and_reading(capsys, tmp_path):
     settings = {
-        "features": ("a", "b"), "fits_limits": (0, 5), "where": ("z=1", "name='A  \"B\"'"), "fits_hdu": "SCI",
+        "features": ("a", "b"), "fits_limits": (0, 5), "fits_hdu": "SCI",
         "epochs": 7, "devices": 2, "clip": 1e-5, "loggers": ("wandb", "mlflow"), "calibrate": False,
     }  # fmt: skip
-    chosen = run_config("cat.parquet", **settings, out="model", preset="quick")
+    where = ("z=1", "name='A  \"B\"'")
+    chosen = run_config("cat.parquet", settings, where=where, out="model", preset="quick")
     file = tmp_path / "run.toml"
     file.write_text(run_toml(chosen))
     again = json.loads(run(capsys, "train", "--config", file, "--dry-run", "--json")[1])
@@ -61,15 +62,13 @@ def test_settings_are_the_same_after_writing_and_reading(capsys, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "says"),
-    [
-        ({"epoch": 3}, "epoch: unknown key; nearest: epochs"),
-        ({"epochs": "many"}, "setting training.epochs"),
-        ({"out": None}, "name the folder of the model"),
-    ],
+    [({"epoch": 3}, "epoch: unknown key; nearest: epochs"), ({"epochs": "many"}, "setting training.epochs")],
 )
 def test_wrong_settings_raise_errors(settings, says):
     with pytest.raises(InputError, match=says):
-        run_config("cat.parquet", **{"out": "m", **settings})
+        run_config("cat.parquet", settings, out="m")
+    with pytest.raises(InputError, match="name the folder of the model"):
+        run_config("cat.parquet", settings)
 
 
 @pytest.mark.slow

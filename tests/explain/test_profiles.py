@@ -3,33 +3,24 @@
 import numpy as np
 import pytest
 
-from truemorph.explain.profiles import MeanMap, aligned, moments, profile_difference, radial_profiles, ring_areas
+from truemorph.explain.profiles import MeanMap, aligned, moments, profile_difference, radial_profiles
 
 EDGES = np.array([0.0, 1.5, 3.0, 4.2, 6.0])
 
 
 @pytest.mark.parametrize("size", [8, 9])
-def test_areas_equal_those_of_fine_subpixels(size):
-    fine = 300
-    axis = (np.arange(size * fine) + 0.5) / fine - size / 2
+def test_profiles_are_means_of_the_pixels_whose_centre_is_in_a_ring(size):
+    maps = np.random.default_rng(0).random((3, size, size))
+    axis = np.arange(size) - (size - 1) / 2
     distance = np.hypot(axis[:, None], axis)
-    got = ring_areas(size, EDGES)
-    for ring in range(EDGES.size - 1):
-        inside = (distance >= EDGES[ring]) & (distance < EDGES[ring + 1])
-        counted = inside.reshape(size, fine, size, fine).mean(axis=(1, 3))
-        # Only subpixels on the circles are uncertain: an arc in a pixel is at most π/2 long, so it crosses 2 × 300.
-        np.testing.assert_allclose(got[ring], counted, atol=2 * 2 / fine)
-    # Exact for rings inside of the image.
-    np.testing.assert_allclose(ring_areas(size, EDGES[:3]).sum(axis=(1, 2)), np.pi * np.diff(EDGES[:3] ** 2))
-
-
-def test_rings_outside_of_the_image_are_nan_and_rings_at_its_corners_are_not():
-    ramp = np.ones((1, 10, 10))
-    ramp[0, 0, 0] = 5  # its outer corner has the largest distance from the centre, 7.07
-    got = radial_profiles(ramp, np.array([0, 1, 6.9, 7.05, 8, 9]))[0]
-    assert got[0] == pytest.approx(1)
-    assert got[2] == pytest.approx((5 + 3) / 4)  # one of four corners
-    assert np.isnan(got[4])
+    for scale in (None, np.array([1.0, 0.7, np.nan])):
+        got = radial_profiles(maps, EDGES, scale)
+        for k, one in enumerate(maps):
+            edges = EDGES * (1 if scale is None else scale[k])
+            for ring in range(EDGES.size - 1):
+                inside = (distance >= edges[ring]) & (distance < edges[ring + 1])
+                expected = one[inside].mean() if inside.any() else np.nan
+                np.testing.assert_allclose(got[k, ring], expected)
 
 
 def test_means_ignore_missing_values_and_add_up_over_batches():

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from truemorph.config import TrainingConfig
 from truemorph.images.dataset import GalaxyBatches
-from truemorph.images.transforms import Augmentation, warp
+from truemorph.images.transforms import random_maps, warp
 
 
 def numbered(n=20):
@@ -38,7 +39,7 @@ def test_the_order_depends_on_seed_and_epoch():
 
 @pytest.mark.parametrize(("processes", "parts"), [(3, 1), (1, 2), (2, 2)])
 def test_processes_and_parts_have_the_same_steps(processes, parts):
-    augmentation = Augmentation(rotation="any", shift=0.1)
+    augmentation = TrainingConfig(rotation="any", shift=0.1)
     whole = list(loader(range(20), 8, seed=3, augmentation=augmentation))
     divided = [
         list(loader(range(20), 8, seed=3, augmentation=augmentation, parts=parts, process=(rank, processes)))
@@ -54,7 +55,7 @@ def test_processes_and_parts_have_the_same_steps(processes, parts):
 
 def test_rotation_by_90_degrees_and_mirroring_preserve_pixels():
     image = torch.arange(25.0).reshape(1, 1, 5, 5)
-    maps = Augmentation().draw(400, torch.Generator().manual_seed(0))
+    maps = random_maps(TrainingConfig(), 400, torch.Generator().manual_seed(0))
     warped = warp(image.repeat(400, 1, 1, 1), maps)
     sides = [torch.rot90(side, k, (2, 3)) for side in (image, image.flip(3)) for k in range(4)]
     distance = torch.stack([(warped - side).abs().amax(dim=(1, 2, 3)) for side in sides])
@@ -69,19 +70,19 @@ def test_a_round_galaxy_is_invariant_under_rotation_and_shifts_are_in_the_limits
     y, x = torch.meshgrid(torch.arange(41.0) - 20, torch.arange(41.0) - 20, indexing="ij")
     galaxy = torch.exp(-(x**2 + y**2) / 50)[None, None]
     many = galaxy.repeat(64, 1, 1, 1)
-    turned = warp(many, Augmentation(rotation="any").draw(64, torch.Generator().manual_seed(1)))
+    turned = warp(many, random_maps(TrainingConfig(rotation="any"), 64, torch.Generator().manual_seed(1)))
     # The error of bilinear interpolation is an eighth of the second derivative, at most 2 / 50 per axis.
     # Corners come from outside of the image.
     assert (turned - galaxy)[:, :, x**2 + y**2 < 19**2].abs().max() < 2 * (2 / 50) / 8 * 1.01
-    moved = warp(many, Augmentation(shift=0.1).draw(64, torch.Generator().manual_seed(2)))
+    moved = warp(many, random_maps(TrainingConfig(shift=0.1), 64, torch.Generator().manual_seed(2)))
     weight = moved / moved.sum(dim=(2, 3), keepdim=True)
     centres = torch.stack([(weight * x).sum(dim=(1, 2, 3)), (weight * y).sum(dim=(1, 2, 3))])
     assert 0.08 * 41 < centres.abs().max() < 0.1 * 41 + 0.1  # the largest of 128 uniform draws
 
 
 def test_zoom_is_off_by_default():
-    for zoom, augmentation in ((0.0, Augmentation(rotation="any", shift=0.1)), (0.5, Augmentation(zoom=0.5))):
-        maps = augmentation.draw(500, torch.Generator().manual_seed(0))
+    for zoom, augmentation in ((0.0, TrainingConfig(rotation="any", shift=0.1)), (0.5, TrainingConfig(zoom=0.5))):
+        maps = random_maps(augmentation, 500, torch.Generator().manual_seed(0))
         scale = torch.linalg.det(maps[:, :, :2]).abs().sqrt()
         assert 1 / (1 + zoom) - 1e-6 <= scale.min() <= 1 / (1 + 0.9 * zoom) + 1e-6
         assert 1 + 0.9 * zoom - 1e-6 <= scale.max() <= 1 + zoom + 1e-6

@@ -10,7 +10,7 @@ from PIL import Image
 
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError
-from truemorph.images.decode import image_names, pixel_batches
+from truemorph.images.decode import image_names, listed, pixel_batches
 
 
 def picture(side=40, seed=0):
@@ -20,7 +20,7 @@ def picture(side=40, seed=0):
 
 def pixels(images, size=20):
     config = TrainingConfig(image_size=size, crop=0.5)
-    return [one for _, found in pixel_batches(images, config) for one in found]
+    return [one for _, found in pixel_batches(listed(images), config) for one in found]
 
 
 def test_every_kind_gives_the_same_pixels(tmp_path):

@@ -96,7 +96,8 @@ def network(
     if evidence is not None:
         observed["evidence"] = evidence[rows]
     if curve.n_observables:
-        observed["resolution"] = np.column_stack([world.alpha, world.features])[rows]
+        columns_of_t = np.column_stack([world.alpha, world.features])[rows]
+        observed["evidence"] = np.asarray(label_evidence(curve, labels[rows], columns_of_t))
     if tuned:
         gold = learned.gold[rows]
         observed["gold"] = Gold((gold != UNKNOWN).astype(float), certain(gold, len(world.names)))

@@ -231,9 +231,9 @@ class Degraded:
 def degraded_efigi(files: pl.Series, usable: np.ndarray, seed: int, pixels: int, data: Path) -> Degraded:
     """Degrade EFIGI images; `usable` are the rows to take, shape (N,)."""
     config = TrainingConfig(image_size=pixels, crop=1.0)
-    every, good, _ = ImageFiles([data / name for name in files], config).load()
+    every, bad = ImageFiles([data / name for name in files], config).load()
     rng = np.random.default_rng([seed, 7])
-    order = rng.permutation(np.flatnonzero(good & usable))
+    order = rng.permutation(np.setdiff1d(np.flatnonzero(usable), list(bad)))
     sharp, n, radius = every[order], order.size, _EFIGI_RADIUS * pixels
     alpha = rng.lognormal(np.log(EFIGI_ALPHA), EFIGI_SPREAD, n)
     images = degrade(sharp, np.full(n, np.inf), alpha, radius, seed)

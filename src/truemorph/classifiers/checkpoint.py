@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from truemorph.bias.files import check_fit
-from truemorph.classifiers.classifier import AGAIN, Classifier, facts
+from truemorph.classifiers.classifier import AGAIN, Classifier
 from truemorph.config import TrainingConfig
 from truemorph.errors import CheckpointError, InputError, reason
 from truemorph.io import PathLike, changed_values, check_format, checked, checksums, read_json, written_folder
@@ -70,8 +70,8 @@ class ModelFile(BaseModel):
 _UNREADABLE = (SafetensorError, pl.exceptions.PolarsError)
 
 
-def _model_card(described: dict[str, Any]) -> str:
-    lines = "\n".join(f"- {fact}" for fact in facts(described))
+def _model_card(model: Classifier) -> str:
+    lines = "\n".join(f"- {fact}" for fact in model.facts())
     return f"""# truemorph model
 
 {lines}
@@ -116,7 +116,7 @@ def save_classifier(model: Classifier, folder: PathLike, beside: Callable[[Path]
             sealed = [file for file in SEALED if (partial / file).is_file()]
             content = {**model.described, "sha256": checksums(partial, CONFIG, model.described, sealed)}
             (partial / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-            (partial / CARD).write_text(_model_card(model.described), encoding="utf-8")
+            (partial / CARD).write_text(_model_card(model), encoding="utf-8")
             if beside is not None:
                 beside(partial)
             if not folder.exists():

@@ -97,7 +97,11 @@ class Classifier:
     @cached_property
     def heads(self) -> tuple[Head, ...]:
         """The classes of each question that it answers."""
-        return _heads(self.described)
+        questions = [question and Asked.from_dict(question) for question in self.described.get("questions") or [None]]
+        label = questions.index(None) if None in questions else len(questions)
+        sizes = [0 if question is None else len(question.classes) for question in questions]
+        before, after = sum(sizes[:label]), sum(sizes[label:])
+        return heads_of(questions, self.classes[before : len(self.classes) - after])
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -108,9 +112,49 @@ class Classifier:
             own.append(Finding("model-without-checksums", "note", message, "Train it again with this version."))
         return unique(own, contradictions(self.described))
 
+    def facts(self) -> list[str]:
+        """Return inputs, members, T(α), catalogue and metrics as lines of text."""
+        transition, catalogue, config = self.described["transition"], self.described["catalogue"], self.config
+        reads = f"logistic regression on {', '.join(config.features) or 'no features (class fraction only)'}"
+        if self.uses_images:
+            reads = f"{config.backbone} on {config.image_size}-pixel images"
+        through = f"{transition['family']} {transition['parameters']}" if transition else "no T(alpha)"
+        metrics = {
+            name: round(score, 4) if isinstance(score, float) else score
+            for name, score in self.described["metrics"].items()
+        }
+        told, defined = list[str](), list[str]()
+        for head, curve in zip(self.heads, self.curves, strict=True):
+            if head.question is None:
+                counted = head.classes[1]
+                told.append(f"predicts {' or '.join(head.classes)}")
+                meant = (
+                    f"{catalogue.get('definition') or 'as in the labels of that catalogue'} ({catalogue.get('votes')})"
+                )
+                if catalogue.get("gold_definition"):
+                    meant = str(catalogue["gold_definition"]).removeprefix(f"{counted}: ") + ", from gold labels"
+                defined.append(f"definition of {counted}: {meant}")
+                continue
+            told.append(f"predicts {head.question} ({', '.join(head.classes)})")
+            paths = f"T(alpha) of the paths to {head.question}"
+            of_paths = paths if curve["family"] == "tree" else "observed answers treated as correct"
+            through = of_paths if len(told) == 1 else f"{through}; {of_paths}"
+            if gold := curve.get("fractions", {}).get("gold_definition"):
+                defined.append(f"gold labels of {gold}")
+        return [
+            f"{'; '.join(told)}: {reads}; members: {self.described['members']}",
+            f"trained through {shortened(through, 300)}",
+            *said_of_tuning(self.described),
+            f"assumption behind T(alpha): {transition.get('assumption', 'given by the user')}",
+            f"alpha: {catalogue.get('alpha')}",
+            f"catalogue: {catalogue.get('source')}, {catalogue.get('rows')} rows, sha256 {catalogue.get('sha256')}",
+            *defined,
+            f"metrics: {metrics}",
+        ]
+
     def summary(self) -> str:
         """Return inputs, members, T(α), catalogue and metrics as text."""
-        return "\n".join([*facts(self.described), f"folder: {self.folder}"])
+        return "\n".join([*self.facts(), f"folder: {self.folder}"])
 
     def __repr__(self) -> str:
         return shortened(f"Classifier\n{self.summary()}")
@@ -279,25 +323,10 @@ def describe(config: TrainingConfig, transition: dict[str, Any], **about: Any) -
         "format_version": FORMAT_VERSION,
         "truemorph_version": __version__,
         "classes": list(SMOOTH_OR_DISK),
-        "temperatures": [],
-        "built": {},
-        "image_size": config.image_size,
-        "crop": config.crop,
         "transition": transition,
         "training": config.model_dump(mode="json"),
         **about,
     }
-
-
-def _heads(described: dict[str, Any]) -> tuple[Head, ...]:
-    """Return the classes of each question, from the content of `config.json`; None is the label."""
-    questions = [question and Asked.from_dict(question) for question in described.get("questions") or [None]]
-    label = list(described["classes"])
-    if len(questions) > 1:
-        others = [question for question in questions if question is not None]
-        before = sum(len(one.classes) for one in others[: questions.index(None)]) if None in questions else 0
-        label = label[before : before + len(label) - sum(len(question.classes) for question in others)]
-    return heads_of(questions, label)
 
 
 def _tuning(described: dict[str, Any]) -> list[dict[str, Any]]:
@@ -343,42 +372,3 @@ def said_of_tuning(described: dict[str, Any]) -> list[str]:
     before, after = (np.mean([tuning[name] for tuning in every]) for name in ("before", "after"))
     numbers = f"their log-loss in networks that had not seen them: {before:.3f}, after it {after:.3f}"
     return [f"tuned on {every[0]['gold_labels']:,} gold labels ({', '.join(dict.fromkeys(how))}); {numbers}"]
-
-
-def facts(described: dict[str, Any]) -> list[str]:
-    """Return inputs, members, T(α), catalogue and metrics as lines of text, from the content of `config.json`."""
-    config = TrainingConfig(**described["training"])
-    transition, catalogue = described["transition"], described["catalogue"]
-    reads = f"logistic regression on {', '.join(config.features) or 'no features (class fraction only)'}"
-    if config.classifier == "network":
-        reads = f"{config.backbone} on {config.image_size}-pixel images"
-    through = f"{transition['family']} {transition['parameters']}" if transition else "no T(alpha)"
-    metrics = {
-        name: round(score, 4) if isinstance(score, float) else score for name, score in described["metrics"].items()
-    }
-    told, defined, curves = list[str](), list[str](), [transition, *described.get("further_transitions", ())]
-    for head, curve in zip(_heads(described), curves, strict=True):
-        if head.question is None:
-            counted = head.classes[1]
-            told.append(f"predicts {' or '.join(head.classes)}")
-            meant = f"{catalogue.get('definition') or 'as in the labels of that catalogue'} ({catalogue.get('votes')})"
-            if catalogue.get("gold_definition"):
-                meant = str(catalogue["gold_definition"]).removeprefix(f"{counted}: ") + ", from gold labels"
-            defined.append(f"definition of {counted}: {meant}")
-            continue
-        told.append(f"predicts {head.question} ({', '.join(head.classes)})")
-        paths = f"T(alpha) of the paths to {head.question}"
-        of_paths = paths if curve["family"] == "tree" else "observed answers treated as correct"
-        through = of_paths if len(told) == 1 else f"{through}; {of_paths}"
-        if gold := curve.get("fractions", {}).get("gold_definition"):
-            defined.append(f"gold labels of {gold}")
-    return [
-        f"{'; '.join(told)}: {reads}; members: {described['members']}",
-        f"trained through {shortened(through, 300)}",
-        *said_of_tuning(described),
-        f"assumption behind T(alpha): {transition.get('assumption', 'given by the user')}",
-        f"alpha: {catalogue.get('alpha')}",
-        f"catalogue: {catalogue.get('source')}, {catalogue.get('rows')} rows, sha256 {catalogue.get('sha256')}",
-        *defined,
-        f"metrics: {metrics}",
-    ]

@@ -16,7 +16,6 @@ import numpy as np
 import polars as pl
 from scipy.special import betaln
 
-from truemorph.bias.likelihood import label_columns
 from truemorph.bias.prior import HeldOut
 from truemorph.classifiers.rows import TrainingRows
 from truemorph.images.appearance import APPEARANCE, appearance
@@ -43,25 +42,16 @@ def held_out(model: Any, rows: TrainingRows) -> pl.DataFrame | None:
     every = rows.frame.select("object_id").with_row_index("row").join(model.seen, "object_id", maintain_order="left")
     chosen = every.filter(pl.col("role") != "in_sample")
     chosen = chosen.sample(min(_MOST, chosen.height), shuffle=True, seed=model.config.seed)
-    measured_parts = []
+    measured_parts, evidence = [], rows.through(model.transition)
     for part in chosen.iter_slices(_BATCH):
         row = part["row"].to_numpy()
         inputs = rows.inputs[row]
         p, _ = model.out_of_fold(inputs, part["fold"].to_numpy(), model.member_probabilities)
-        evidence = _evidence(model, rows, row)
         columns = dict(zip(map(_P.format, model.classes), p.T, strict=True))
-        columns |= dict(zip(map(_EVIDENCE.format, model.classes), evidence.T, strict=True))
+        columns |= dict(zip(map(_EVIDENCE.format, model.classes), evidence[row].T, strict=True))
         frame = measured(model, inputs, rows.column(_ALPHA)[row])
         measured_parts.append(frame.with_columns(**columns, **{_WEIGHT: rows.weights[row]}))
     return pl.concat(measured_parts) if measured_parts else None
-
-
-def _evidence(model: Any, rows: TrainingRows, row: np.ndarray) -> np.ndarray:
-    """Return log p(observed | y, α) of training galaxies, (n, K)."""
-    if rows.evidence is not None:
-        return rows.evidence[row]
-    resolution = rows.column(_ALPHA) if rows.resolution is None else rows.resolution
-    return np.asarray(label_columns(model.transition, rows.column("label")[row], resolution[row]))
 
 
 def held_out_galaxies(model: Any, classes: Sequence[str]) -> HeldOut | None:

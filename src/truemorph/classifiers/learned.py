@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -14,11 +14,11 @@ from truemorph.bias.curves.formulas import MatrixTransition, RayleighTransition
 from truemorph.bias.curves.paths import TreeTransition
 from truemorph.bias.curves.transitions import ANSWER_UNKNOWN, UNKNOWN, Transition
 from truemorph.bias.fractions import unlike_labels
-from truemorph.bias.likelihood import label_evidence, observables_of
+from truemorph.bias.likelihood import label_columns, label_evidence, observables_of
 from truemorph.bias.sample import Sample
 from truemorph.catalogs.paths import asked_in, gold_column, path_evidence, path_labels
 from truemorph.catalogs.question_gold import class_of_gold, told_apart
-from truemorph.catalogs.selected import gold_labels, planned
+from truemorph.catalogs.selected import GoldLabels, gold_labels, planned
 from truemorph.classifiers.fits import fit_catalogue
 from truemorph.classifiers.rows import Gold
 from truemorph.config import OBSERVED, RunConfig
@@ -57,7 +57,7 @@ class Learned:
             labels = frame["label"].to_numpy()
         else:
             labels = path_labels(frame, self.asked, source)
-        return np.asarray(label_evidence(self.transition, labels, argument))
+        return label_columns(self.transition, labels, argument)
 
 
 def learned_questions(catalogue: CatalogTable, run: RunConfig, curves: Sequence[Mapping[str, Any]]) -> list[Learned]:
@@ -93,14 +93,14 @@ def gold_evidence(learned: Sequence[Learned], catalogue: CatalogTable, frame: pl
     for question in learned if any(question.gold_rule for question in learned) else ():
         evidence = np.maximum(question.evidence(frame, source), _IMPOSSIBLE)
         if question.gold_rule is not None:
-            gold = _of_estimate(catalogue, frame, question.gold_rule, question.asked)
+            gold, probability = _of_estimate(catalogue, frame, question.gold_rule, question.asked)
             known, experts = gold.numbers >= 0, catalogue.metadata.get("gold_experts") if gold.rule == "gold" else None
             seen = RayleighTransition(experts["theta"]) if experts else MatrixTransition.identity(evidence.shape[1])
             evidence[known] += label_evidence(seen, gold.numbers[known], frame["alpha"].to_numpy()[known])
             if question.asked is not None:
                 outside = np.array(question.asked.answers_of_classes) == 0
                 evidence[np.ix_(gold.numbers == ANSWER_UNKNOWN, outside)] = -np.inf
-            unselected *= 1 - gold.probability
+            unselected *= 1 - probability
         every.append(evidence - evidence.max(axis=1, keepdims=True))
     return Gold(1 - unselected, np.concatenate(every, axis=1)) if np.any(unselected < 1) else None
 
@@ -137,12 +137,9 @@ def _correct(asked: Asked | None, which: str) -> tuple[dict[str, Any], Transitio
     return described | ({} if asked is None else {"question": asked.question}), transition
 
 
-class _Gold(NamedTuple):
-    numbers: np.ndarray  # (N,): class, `UNKNOWN`, or `ANSWER_UNKNOWN`; unknown where people could not tell it
-    probability: np.ndarray  # (N,): of being selected for a gold label; 0 where there is none
-    rule: str
-    definition: str
-    findings: list[Finding]
+# Gold labels, with unknown numbers where people could not tell the class, and the probability of being selected for
+# one, (N,); 0 where there is none.
+_Gold = tuple[GoldLabels, np.ndarray]
 
 
 def _of_estimate(catalogue: CatalogTable, frame: pl.DataFrame, rule: str, asked: Asked | None) -> _Gold:
@@ -172,7 +169,7 @@ def _read_gold(catalogue: CatalogTable, frame: pl.DataFrame, rule: str, asked: A
     labelled = numbers != UNKNOWN
     if selected is None or not selected[labelled].all():  # gold labels that were not planned are among them
         selected = np.ones(numbers.size)
-    return _Gold(numbers, np.where(labelled, selected, 0.0), read.rule, read.definition, read.findings)
+    return replace(read, numbers=numbers), np.where(labelled, selected, 0.0)
 
 
 def _gold_alone(catalogue: CatalogTable, rule: str, asked: Asked | None) -> Learned:
@@ -185,12 +182,10 @@ def _gold_alone(catalogue: CatalogTable, rule: str, asked: Asked | None) -> Lear
         read = gold_labels(catalogue, frame, asked, rule)
         if read.paths is not None:
             asked, _ = told_apart(asked, read.numbers, read.paths)
-    gold = _read_gold(catalogue, frame, rule, asked)
+    gold, probability = _read_gold(catalogue, frame, rule, asked)
     definition = gold.definition if asked is None else f"{asked.question}: {gold.definition}"
     frame = frame.with_columns(label=pl.Series(gold.numbers))
-    if np.any(gold.probability[gold.numbers >= 0] < 1):
+    if np.any(probability[gold.numbers >= 0] < 1):
         weight = frame["sampling_weight"] if "sampling_weight" in frame.columns else 1.0
-        frame = frame.with_columns(
-            sampling_weight=weight / pl.Series(np.where(gold.probability > 0, gold.probability, 1))
-        )
+        frame = frame.with_columns(sampling_weight=weight / pl.Series(np.where(probability > 0, probability, 1)))
     return Learned(asked, *_correct(asked, "gold labels are correct"), (), None, frame, definition, gold.findings)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +61,8 @@ def train_members(
             raise InputError(
                 f"T(alpha) has {transition.n_classes} classes; training needs {len(rows.heads[0].classes)}"
             )
-        members, history, about = _networks(rows, parts, validation, transition, config, name, unfinished)
+        seen_as = rows if rows.votes is not None else replace(rows, evidence=rows.through(transition))
+        members, history, about = _networks(seen_as, parts, validation, config, name, unfinished)
         through = transition_to_dict(transition)
     else:
         members, through, about = _regressions(rows, train, parts, transition)
@@ -99,7 +101,6 @@ def _networks(
     rows: TrainingRows,
     parts: list[np.ndarray],
     validation: np.ndarray,
-    transition: Transition,
     config: TrainingConfig,
     name: str,
     unfinished: Unfinished | None,
@@ -116,8 +117,8 @@ def _networks(
         keep = unfinished or Unfinished(Path(scratch))
         for number, part in enumerate(each):
             title = name if len(each) == 1 else f"{name} {number + 1}/{len(each)}"
-            result = train_network(rows, part, validation, transition, config, number, title, keep)
-            trained.append(tuned(result, rows, part, transition, config, number, title, keep))
+            result = train_network(rows, part, validation, config, number, title, keep)
+            trained.append(tuned(result, rows, part, config, number, title, keep))
     about = {
         "metrics": {"held_out_loss": float(np.mean([member["best"] for member in trained]))},
         "normalisation": {key: trained[0][key] for key in ("mean", "std")},
@@ -138,10 +139,9 @@ def _regressions(
 ) -> tuple[Members, dict[str, Any], dict[str, Any]]:
     """Fit logistic regressions to all training galaxies and to each part; return weights, T(α), and metrics."""
     whole = [_regression(rows, train, head, transition) for head in rows.heads]
-    several = [[_regression(rows, part, head, transition) for head in rows.heads] for part in parts]
     members = []
-    for regressions in several if len(parts) > 1 else [whole]:
-        of_heads = [regression.class_weights() for regression in regressions]
+    for part in parts:
+        of_heads = [_regression(rows, part, head, transition).class_weights() for head in rows.heads]
         members.append({name: np.concatenate([weights[name] for weights in of_heads]) for name in of_heads[0]})
     metrics = {
         "log_likelihood": sum(regression.log_likelihood_ for regression in whole),
@@ -165,9 +165,8 @@ def _regression(
     """Fit the regression of one question to a part of the galaxies; without T, of the label, together with T."""
     X, weights = rows.inputs[part], rows.weights[part]
     with warnings.catch_warnings(action="ignore", category=FindingWarning):  # they are stored in `findings_`
-        if rows.evidence is not None:
-            evidence = rows.evidence[part, head.part]
+        if transition is not None:
+            evidence = rows.through(transition)[part, head.part]
             return DebiasedLogisticRegression().fit(X, None, sample_weight=weights, evidence=evidence)
-        observables = None if rows.resolution is None else rows.resolution[part, 1:]
         labels, alpha = rows.column("label")[part], rows.column("alpha")[part]
-        return DebiasedLogisticRegression(transition=transition).fit(X, labels, alpha, weights, observables)
+        return DebiasedLogisticRegression().fit(X, labels, alpha, weights)

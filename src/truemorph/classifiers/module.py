@@ -26,16 +26,14 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchmetrics import CatMetric, MeanMetric
 
 from truemorph.bias.binning import Bins, choose_bins
-from truemorph.bias.curves.transitions import Transition
 from truemorph.bias.likelihood import log_marginal
 from truemorph.bias.metrics.label_bias import cv14, cv18
 from truemorph.classifiers.callbacks import TERMINATED, AtomicCheckpoints, Endings, Story, Unfinished, is_first_process
-from truemorph.classifiers.loss import DebiasedLoss
 from truemorph.classifiers.network import GalaxyNetwork, class_probabilities, settled_precision
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError, TruemorphError, reason
 from truemorph.images.dataset import Batch, GalaxyBatches, mixed_seed
-from truemorph.images.transforms import Augmentation, normalise, warp
+from truemorph.images.transforms import normalise, warp
 from truemorph.progress import tell
 from truemorph.questions import columns_of, slug
 
@@ -128,7 +126,6 @@ class DebiasedModule(lightning.LightningModule):
         network: GalaxyNetwork,
         config: TrainingConfig,
         rows: TrainingRows,
-        transition: Transition,
         train: np.ndarray,
         validation: np.ndarray,
         seed: int,
@@ -140,7 +137,6 @@ class DebiasedModule(lightning.LightningModule):
         self.averaged = AveragedModel(network, use_buffers=True).requires_grad_(False) if config.averaging else None
         self.config, self.seed = config, seed
         self._rows, self._train, self._validation = rows, train, validation
-        self._loss = DebiasedLoss(transition, "none")
         self._observed, self.held_out = rows.observed(train), rows.observed(validation)
         self.held_out_weights = torch.tensor(rows.weights[validation], dtype=torch.float32)
         self._gathered = CatMetric(nan_strategy="disable")  # place, loss and logits of each galaxy, from all processes
@@ -170,7 +166,7 @@ class DebiasedModule(lightning.LightningModule):
             batch_size=config.batch_size,
             parts=config.accumulate,
             seed=self.seed,
-            augmentation=Augmentation(config.flip, config.rotation, config.shift, config.zoom),
+            augmentation=config,
         )
 
     def val_dataloader(self) -> GalaxyBatches:
@@ -179,11 +175,11 @@ class DebiasedModule(lightning.LightningModule):
         columns = {**self.held_out, "weights": self.held_out_weights, "place": places}
         return self._batches(self._validation, columns, batch_size=4 * self.config.batch_size)
 
-    def loss(self, logits: torch.Tensor, **observed: torch.Tensor) -> torch.Tensor:
+    def loss(self, logits: torch.Tensor, evidence: Any = None, votes: Any = None) -> torch.Tensor:
         """Return minus the log-likelihood of each galaxy; of several questions, the sum."""
-        if self._rows.evidence is None:
-            return self._loss(logits, **observed)
-        return evidence_loss(logits, observed["evidence"], [head.part for head in self._rows.heads])
+        if votes is not None:
+            return -(votes * torch.log_softmax(logits.float(), 1)).sum(1)
+        return evidence_loss(logits, evidence, [head.part for head in self._rows.heads])
 
     def _losses(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
         return self.loss(logits, **{name: batch[name] for name in self.held_out})
@@ -335,7 +331,6 @@ def train_network(
     rows: TrainingRows,
     train: np.ndarray,
     validation: np.ndarray,
-    transition: Transition,
     config: TrainingConfig,
     member: int,
     name: str,
@@ -356,7 +351,7 @@ def train_network(
     # When resuming, no published weights are downloaded; the hub may be unreachable.
     network = GalaxyNetwork(config, len(rows.classes), config.pretrained, built)
     network = across_devices(network, config)
-    module = DebiasedModule(network, config, rows, transition, train, validation, seed)
+    module = DebiasedModule(network, config, rows, train, validation, seed)
     if not story.done:
         fit_module(module, [story], unfinished.folder, name, path)
     if not story.weights:

@@ -24,7 +24,7 @@ from truemorph.io import read_json
 from truemorph.progress import tell
 from truemorph.questions import Head
 
-_HUB, _FOLDER = "hf_hub:", "local-dir:"
+_HUB = "hf_hub:"
 _OF_WEIGHTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 _PREFIXES = ("", "encoder.", "backbone.", "model.", "module.")  # of a backbone's weights in those of a larger network
 
@@ -100,8 +100,8 @@ class _Weights:
 
 def _own_weights(name: str) -> _Weights | None:
     """Return the weights of a folder like those of a hub, or of ARCHITECTURE:FILE; None if they are not on disk."""
-    folder = Path(name.removeprefix(_FOLDER))
-    if folder.is_dir() or name.startswith(_FOLDER):
+    folder = Path(name)
+    if folder.is_dir():
         described = read_json(folder / "config.json")
         files = [folder / f"{start}{end}" for start in ("model", "pytorch_model") for end in _OF_WEIGHTS]
         file = next(filter(Path.is_file, files), None)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from truemorph.bias.curves.transitions import Transition
+from truemorph.bias.likelihood import label_columns
 from truemorph.questions import SMOOTH_OR_DISK, Asked, Head, heads_of
 
 if TYPE_CHECKING:
@@ -33,11 +35,8 @@ class TrainingRows:
 
     frame: pl.DataFrame  # `object_id`, `label`, `alpha`, `split`; and `sampling_weight` if the sample was balanced
     inputs: Any  # pixels (N, S, S, 3) of uint8 for networks; features (N, P) for logistic regression
-    # log p(observed | y), (N, K), for observations richer than a label, such as vote counts: networks then learn from
-    # it, and labels only define the classes.
-    evidence: np.ndarray | None = None
-    votes: np.ndarray | None = None  # fractions of votes for each class, (N, K), instead of labels
-    resolution: np.ndarray | None = None  # columns on which T depends, if more than `alpha`, which is the first
+    evidence: np.ndarray | None = None  # log p(observed | y), (N, K); None: that of `label` through T(α)
+    votes: np.ndarray | None = None  # fractions of votes for each class, (N, K), instead of evidence
     intrinsic: np.ndarray | None = None  # properties for CV18 of held-out galaxies, (N, P)
     label: tuple[str, ...] = SMOOTH_OR_DISK  # names of labels 0, 1, …
     questions: tuple[Asked | None, ...] = (None,)  # that are learned, from evidence; None: the label
@@ -62,21 +61,26 @@ class TrainingRows:
         """Sampling weights; 1 if there are none."""
         return self.column("sampling_weight") if "sampling_weight" in self.frame.columns else np.ones(len(self.frame))
 
+    def through(self, transition: Transition) -> np.ndarray:
+        """Return the evidence, or that of the labels through T(α) if there is no other."""
+        if self.evidence is not None:
+            return self.evidence
+        return label_columns(transition, self.column("label"), self.column("alpha"))
+
     def with_gold(self) -> TrainingRows:
         """Return the same galaxies with the evidence of gold labels too, and weights 1 / probability of selection."""
         assert self.gold is not None
         weights = self.weights / np.where(self.gold.known, self.gold.probability, 1)
         frame = self.frame.with_columns(sampling_weight=pl.Series(weights))
-        return replace(self, frame=frame, evidence=self.gold.evidence, votes=None, resolution=None, gold=None)
+        return replace(self, frame=frame, evidence=self.gold.evidence, votes=None, gold=None)
 
     def observed(self, rows: np.ndarray) -> dict[str, torch.Tensor]:
-        """Return what `DebiasedLoss` learns from for some rows: labels or votes, α and observables; or evidence."""
+        """Return what a network learns from for some rows: evidence or votes."""
         import torch
 
-        if self.evidence is not None:
-            return {"evidence": torch.tensor(self.evidence[rows], dtype=torch.float32)}
-        resolution = self.column("alpha")[:, None] if self.resolution is None else self.resolution
-        columns = torch.tensor(resolution[rows], dtype=torch.float32)
-        labels = self.column("label").astype(np.int64) if self.votes is None else self.votes.astype(np.float32)
-        tensors = {"labels": torch.tensor(labels[rows]), "alpha": columns[:, 0].contiguous()}
-        return tensors if columns.shape[1] == 1 else {**tensors, "observables": columns[:, 1:].contiguous()}
+        given = {"evidence": self.evidence, "votes": self.votes}
+        return {
+            name: torch.tensor(values[rows], dtype=torch.float32)
+            for name, values in given.items()
+            if values is not None
+        }

@@ -7,7 +7,7 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 
 from truemorph._version import __version__, installed_versions
-from truemorph.bias.files import read_fit
+from truemorph.bias.files import transition_described
 from truemorph.catalogs.catalogue import classes_of, image_folder, read_catalogue
 from truemorph.catalogs.label_sets import ONE_CLASS, nearly_one_class
 from truemorph.catalogs.sampling import TRAIN, VALIDATION
@@ -39,7 +39,6 @@ from truemorph.tables import CatalogTable, frame_hash, missing_in, numeric_colum
 
 # Above this number of bytes pixels are not held in memory.
 _PIXELS_IN_MEMORY = 2**30
-_FRACTIONS = ("smooth_fraction", "disk_fraction")
 Problems = list[tuple[str, str]]  # ids of galaxies that are left out, with the reason
 # The data, what labels and α are, galaxies that are left out, and findings.
 Prepared = tuple[TrainingRows, dict[str, Any], Problems, list[Finding]]
@@ -122,12 +121,12 @@ class TrainingResult(Result):
 
 
 def train_on_catalogue(
-    run: RunConfig, catalogue: CatalogTable | None = None, transitions: Sequence[Mapping[str, Any]] | None = None
+    run: RunConfig, catalogue: CatalogTable | None = None, transitions: Sequence[Any] = ()
 ) -> TrainingResult | None:
     """Train a classifier on a prepared catalogue and write its run folder; if interrupted, the same call resumes.
 
-    `catalogue` and `transitions`, in the format of a fit file, are used instead of the files named in `run`; several
-    are those of questions. Without a transition, θ is fitted here: for a network, to all rows of the catalogue by
+    `catalogue` and `transitions`, as `transition_described` takes them, are used instead of the files named in `run`;
+    several are those of questions. Without a transition, θ is fitted here: for a network, to all rows of the catalogue by
     maximum likelihood; for a logistic classifier, together with the regression. Returns None in all processes but the
     first.
     """
@@ -147,10 +146,9 @@ def train_on_catalogue(
     loaded = time.perf_counter()
     identity = {
         "galaxies": frame_hash(rows.frame)[:16],
-        "transition": {key: plain(described.get(key)) for key in ("family", "parameters")},
-        **({"further_transitions": [plain(curve["parameters"]) for curve in further]} if further else {}),
-        **({"question": list(run.question)} if run.question else {}),
-        **({} if rows.gold is None else {"gold_labels": [question.gold_rule for question in learned]}),
+        "transition": [{key: question.curve.get(key) for key in ("family", "parameters")} for question in learned],
+        "question": run.question,
+        "gold_labels": [question.gold_rule for question in learned],
         **config.model_dump(mode="json", exclude=NOT_THE_RESULT),
     }
     name = "naive" if run.naive else "gold" if run.gold_alone else "debiased"
@@ -163,10 +161,10 @@ def train_on_catalogue(
     source = {
         "source": Path(run.catalogue).name,
         "sha256": frame_hash(catalogue.frame.select("object_id", "label", "alpha", "split")),
-        **({"cutouts": catalogue.metadata["cutouts"]} if "cutouts" in catalogue.metadata else {}),  # of tiles
+        "cutouts": catalogue.metadata.get("cutouts"),  # of tiles
     }
-    own = {"transition": described, "catalogue": model.described["catalogue"] | source | about}
-    own |= {"further_transitions": further} if further else {}
+    own = {"transition": described, "further_transitions": further}
+    own |= {"catalogue": model.described["catalogue"] | source | about}
     model = replace(model, described=plain(model.described | own), held_out=held_out(model, rows))
     seconds = {"load": loaded - began, "train": time.perf_counter() - loaded}
 
@@ -204,11 +202,6 @@ def _of_training(model: Classifier, rows: TrainingRows, left_out: int, folder: P
     return findings
 
 
-def _named(transition: str | Sequence[str] | None) -> list[str]:
-    """Return the names of files, or known curves."""
-    return [] if transition is None else [transition] if isinstance(transition, str) else list(transition)
-
-
 def _training_rows(catalogue: CatalogTable, run: RunConfig, learned: Sequence[Learned]) -> Prepared:
     """Return what a classifier is trained on: labels, or log p(observed | class, α) of each question."""
     network, source = run.training.classifier == "network", catalogue.source
@@ -228,10 +221,8 @@ def _training_rows(catalogue: CatalogTable, run: RunConfig, learned: Sequence[Le
     frame, inputs, more = (_pixels if network else _features)(frame, catalogue, run)
     questions = tuple(question.asked for question in learned)
     observed: dict[str, Any] = {"label": classes_of(catalogue), "questions": questions}
-    if questions != (None,):
+    if first.transition is not None:
         observed["evidence"] = np.concatenate([question.evidence(frame, source) for question in learned], axis=1)
-    elif names:
-        observed["resolution"] = numeric_columns(frame, ["alpha", *names], source)
     if run.intrinsic:
         observed["intrinsic"] = numeric_columns(frame, run.intrinsic, source)
     columns = [*names, *run.intrinsic, *(() if network else run.training.features)]
@@ -259,37 +250,25 @@ def _environment(network: bool) -> dict[str, Any]:
     return about
 
 
-def read_curves(run: RunConfig, transitions: Sequence[Mapping[str, Any]] | None = None) -> list[dict[str, Any]]:
+def read_curves(run: RunConfig, transitions: Sequence[Any] = ()) -> list[dict[str, Any]]:
     """Return the estimates that a run names, or `transitions`, once they can be trained on together."""
-    _check(run, transitions is not None)
-    curves = (
-        [read_fit(name) for name in _named(run.transition)] if transitions is None else list(map(dict, transitions))
-    )
-    _check_questions(run, curves)
-    return curves
-
-
-def _check_questions(run: RunConfig, curves: Sequence[Mapping[str, Any]]) -> None:
-    """Check that several estimates are of different questions, and that nothing else is given with them."""
-    names = [curve.get("question") for curve in curves] or list(run.question or ())
+    given, other_labels = transitions or run.transition, run.labels not in (None, OBSERVED)
+    if given and other_labels:
+        raise InputError(f"`transition` and `labels` {run.labels} exclude each other; give one of them")
+    if run.where and (given or other_labels):
+        way = "`transition`" if given else "`labels`"
+        raise InputError(f"`where` selects galaxies to fit T(α) to, and {way} leaves nothing to fit; leave it out")
+    check_used("network", run.training.classifier == "network", where=run.where, intrinsic=run.intrinsic)
+    curves = list(map(transition_described, given))
+    names = [curve.get("question") for curve in curves] or list(run.question)
     if twice := [name for name in names if names.count(name) > 1]:
         what = "the label" if twice[0] is None else f"the question {twice[0]!r}"
         raise InputError(f"{what} is given twice; give one estimate of each question")
-    if run.question and run.labels in (None, OBSERVED):
+    if run.question and not other_labels:
         raise InputError("estimates name their questions: give `question` with `labels` naive, or gold labels, only")
-    if run.gold_alone is not None and len(run.question or ()) > 1:
+    if run.gold_alone is not None and len(run.question) > 1:
         raise InputError("gold labels (`labels`) are of one question; name it alone (`question`)")
-
-
-def _check(run: RunConfig, has_transition: bool) -> None:
-    """Check that at most one source of T(α) is given."""
-    ways = {"transition": has_transition or run.transition, "labels": run.labels not in (None, OBSERVED)}
-    given = [f"`{name}`" for name, holds in ways.items() if holds]
-    if len(given) > 1:
-        raise InputError(f"{' and '.join(given)} {run.labels} exclude each other; give one of them")
-    if given and run.where:
-        raise InputError(f"`where` selects galaxies to fit T(α) to, and {given[0]} leaves nothing to fit; leave it out")
-    check_used("network", run.training.classifier == "network", where=run.where, intrinsic=run.intrinsic)
+    return curves
 
 
 def _kept(frame: pl.DataFrame, kept: Any, reason: str) -> tuple[pl.DataFrame, Problems]:
@@ -310,11 +289,10 @@ def _pixels(frame: pl.DataFrame, catalogue: CatalogTable, run: RunConfig) -> tup
             f"{catalogue.path}: no training galaxy has an image; prepare with `images`, or use `preset` dcv14"
         )
     files = ImageFiles([root / name for name in frame["image"]], run.training)
-    pixels, good, unreadable = files.load(run.cache, _PIXELS_IN_MEMORY)
-    bad = frame.filter(~pl.Series(good))["object_id"].to_list()
-    problems += [(str(galaxy), why) for galaxy, (_, why) in zip(bad, unreadable, strict=True)]
+    pixels, bad = files.load(run.cache, _PIXELS_IN_MEMORY)
+    problems += [(str(frame["object_id"][row]), why) for row, why in bad.items()]
     # Unreadable images keep a row of zeros but leave the split, which avoids a copy.
-    split = pl.when(pl.Series(good)).then("split").otherwise(pl.lit("left_out"))
+    split = pl.when(pl.int_range(pl.len()).is_in(list(bad))).then(pl.lit("left_out")).otherwise("split")
     return frame.with_columns(split=split), pixels, problems
 
 

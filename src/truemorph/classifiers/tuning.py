@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from scipy.optimize import minimize
 
-from truemorph.bias.curves.transitions import Transition
 from truemorph.catalogs.sampling import assign_folds
 from truemorph.classifiers.callbacks import Unfinished, is_first_process
 from truemorph.classifiers.module import DebiasedModule, across_devices, evidence_loss, fit_module
@@ -66,7 +65,6 @@ def tuned(
     result: dict[str, Any],
     rows: TrainingRows,
     train: np.ndarray,
-    transition: Transition,
     config: TrainingConfig,
     member: int,
     name: str,
@@ -88,7 +86,7 @@ def tuned(
         network.load_state_dict(result["weights"])
         network.rescale(1 / result["temperature"])
         seed, folder = config.seed + member, unfinished.folder
-        tuning = _Tuning(network, rows.with_gold(), transition, config, seed, folder, name).on(chosen)
+        tuning = _Tuning(network, rows.with_gold(), config, seed, folder, name).on(chosen)
         if tuning["epochs"] is not None:
             weights = {key: value.cpu() for key, value in network.state_dict().items()}
             result = result | {"weights": weights, "temperature": 1.0}
@@ -102,7 +100,6 @@ def tuned(
 class _Tuning:
     network: GalaxyNetwork
     rows: TrainingRows  # whose evidence includes gold labels
-    transition: Transition
     config: TrainingConfig
     seed: int
     folder: Path
@@ -153,8 +150,8 @@ class _Tuning:
         network = copy.deepcopy(self.network)
         network.keeps_norms = True
         module = DebiasedModule(
-            across_devices(network, self.config), self.config.model_copy(update=changes), self.rows, self.transition,
-            chosen, chosen[:0], self.seed,
+            across_devices(network, self.config), self.config.model_copy(update=changes), self.rows, chosen,
+            chosen[:0], self.seed,
         )  # fmt: skip
         fit_module(module, [], self.folder, self.name)
         network.load_state_dict(module.judged.state_dict())

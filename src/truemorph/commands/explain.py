@@ -95,7 +95,7 @@ def explain_classifier(
 
     named = {name: replace(model, device=device) for name, model in named_models(models).items()}
     table = read_catalogue(catalogue)
-    name = str(catalogue) if isinstance(catalogue, str | Path) else str(table.path or kind_of(catalogue))
+    name = str(table.path or kind_of(catalogue))
     frame = chosen_galaxies(table.frame, name, rows, galaxies, seed)
     frame = with_radii(frame, name, radius_column, field)
     source = galaxies_of(frame, image_folder(table))

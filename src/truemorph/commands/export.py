@@ -8,8 +8,7 @@ from pathlib import Path
 from truemorph.arguments import Model, validated
 from truemorph.classifiers.checkpoint import CARD, CONFIG, SEALED, load
 from truemorph.classifiers.classifier import Classifier
-from truemorph.classifiers.engines import networks_for
-from truemorph.errors import InputError
+from truemorph.errors import InputError, require_extra
 from truemorph.io import written_folder
 from truemorph.results import PlainResult
 
@@ -50,12 +49,15 @@ def export_model(model: Model, out: Path) -> PlainResult:
         raise InputError("this model needs no networks to label; copy its folder or file")
     if out.exists():
         raise InputError(f"{out}: exists; choose another folder (`out`)")
-    folder, networks = networks_for(model)
+    require_extra("label")
+    from truemorph.classifiers.engines.representation import EXPORTED, networks_of
+
+    folder = networks_of(model)[0]
     with written_folder(out) as partial:
         for name in (CONFIG, CARD, *SEALED):
             if (model.folder / name).is_file():
                 shutil.copy(model.folder / name, partial)
-        shutil.copytree(folder, partial / networks, ignore=shutil.ignore_patterns(".*"))
+        shutil.copytree(folder, partial / EXPORTED, ignore=shutil.ignore_patterns(".*"))
         partial.rename(out)
     size = sum(path.stat().st_size for path in out.rglob("*"))
     return PlainResult(f"wrote {out} ({size / 1e6:.0f} MB)", {"out": str(out), "bytes": size})

@@ -12,7 +12,6 @@ from cyclopts import Group, Parameter
 from pydantic import SkipValidation
 
 from truemorph.arguments import Names, Rules, Table, Tables, listed, validated
-from truemorph.bias.files import transition_described
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.sampling import TEST
 from truemorph.classifiers.checkpoint import CONFIG, UNFINISHED
@@ -126,17 +125,16 @@ def train_classifier(
         "table in memory" if in_memory else catalogue,
         settings,
         out=None if out is None else str(out),
-        transition=paths[0] if len(paths) == 1 else paths or None,
-        question=tuple(question) or None,
+        transition=paths,
+        question=tuple(question),
         labels=labels,
-        where=tuple(where) or None,
+        where=tuple(where),
         preset=preset,
-        intrinsic=tuple(intrinsic) or None,
+        intrinsic=tuple(intrinsic),
         cache=None if cache is None else str(cache),
     )
-    known = [transition_described(curve) for curve in curves] if len(paths) < len(curves) else None
     if dry_run:
-        read_curves(run, known)
+        read_curves(run, curves)
         return PlainResult(run_toml(run).rstrip(), run.model_dump(mode="json"))
     folder = Path(run.out)
     if (folder / CONFIG).is_file() and not (folder / UNFINISHED).exists() and not overwrite:
@@ -144,7 +142,7 @@ def train_classifier(
             f"{run.out}: holds a finished model; choose another folder (`out`), or replace it (`overwrite`)"
         )
     table = read_catalogue(catalogue) if in_memory else None
-    result = train_on_catalogue(run, table, known)
+    result = train_on_catalogue(run, table, curves)
     if result is None or not result.model.uses_images:
         return result
     if find_spec("openvino") is not None:

@@ -206,12 +206,14 @@ def _write_maps(explanations: Mapping[str, Explanation], path: Path) -> None:
                 # FITS rows start at the bottom.
                 planes = np.stack([averaged.mean, averaged.stderr, averaged.count])[:, ::-1].astype(np.float32)
                 unit = fits.ImageHDU(planes, name=f"{what}_{len(units)}")
-                unit.header["MODEL"] = (explanation.model[-60:], "model")
-                unit.header["CLASS"] = (some.name, "predicted class")
-                unit.header["LAYER"] = (explanation.layer, "layer of the backbone")
-                unit.header["CELLS"] = (explanation.cells, "cells per side of a map")
-                unit.header["NGAL"] = (some.galaxies, "galaxies")
-                unit.header["PLANES"] = "mean, standard error, galaxies"
+                unit.header.update(
+                    MODEL=(explanation.model[-60:], "model"),
+                    CLASS=(some.name, "predicted class"),
+                    LAYER=(explanation.layer, "layer of the backbone"),
+                    CELLS=(explanation.cells, "cells per side of a map"),
+                    NGAL=(some.galaxies, "galaxies"),
+                    PLANES="mean, standard error, galaxies",
+                )
                 units.append(unit)
     with written_whole(path) as partial:
         fits.HDUList(units).writeto(partial)

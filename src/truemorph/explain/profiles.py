@@ -63,51 +63,22 @@ class Profiles:
         return (self.edges[1:] + self.edges[:-1]) / 2
 
 
-def _within(x: np.ndarray, y: np.ndarray, radius: np.ndarray) -> np.ndarray:
-    """Area of the rectangle from the origin to (x, y), both ≥ 0, inside a circle around the origin."""
-    x, y = np.minimum(x, radius), np.minimum(y, radius)
-    # The circle crosses the top of the rectangle at `left`.
-    left = np.minimum(np.sqrt(np.clip(radius**2 - y**2, 0, None)), x)
-
-    def below(t: np.ndarray) -> np.ndarray:
-        """Area under the circle from 0 to t."""
-        angle = np.arcsin(np.clip(t / np.maximum(radius, 1e-300), 0, 1))
-        return (t * np.sqrt(np.clip(radius**2 - t**2, 0, None)) + radius**2 * angle) / 2
-
-    return left * y + below(x) - below(left)
-
-
-def ring_areas(size: int, edges: np.ndarray) -> np.ndarray:
-    """Compute the exact area of each pixel of an S×S image in each of B rings, shape (B, S, S)."""
-    corner = np.arange(size + 1) - size / 2
-    # The image is symmetric around its centre.
-    away, place = np.unique(np.abs(corner), return_inverse=True)
-    inside = _within(away[:, None], away[None, :], np.asarray(edges, np.float64)[:, None, None])
-    signed = inside[:, place[:, None], place] * np.sign(corner)[:, None] * np.sign(corner)
-    return np.diff(np.diff(np.diff(signed, axis=-1), axis=-2), axis=-3)
-
-
 def radial_profiles(maps: np.ndarray, edges: np.ndarray, scale: np.ndarray | None = None) -> np.ndarray:
     """Compute the mean intensity of maps, shape (N, S, S), in rings around the centre, shape (N, B).
 
     Edges are in pixels, or in units of each galaxy's `scale` (in pixels, shape (N,)); where it is NaN, the profile is.
-    Pixels are weighted by their area in the ring; a ring outside of the image is NaN.
+    A ring without the centre of a pixel is NaN.
     """
     n, size = maps.shape[:2]
-    flat = maps.reshape(n, -1).astype(np.float64)
-    if scale is None:
-        return _ring_means(flat, ring_areas(size, edges))
-    out = np.full((n, edges.size - 1), np.nan)
-    for row in np.flatnonzero(np.isfinite(scale)):
-        out[row] = _ring_means(flat[row], ring_areas(size, edges * scale[row]))
-    return out
-
-
-def _ring_means(flat: np.ndarray, areas: np.ndarray) -> np.ndarray:
-    weights = areas.reshape(len(areas), -1).T
-    area = weights.sum(axis=0)
-    # An area below a thousandth of a pixel is rounding.
-    return np.where(area > 1e-3, flat @ weights / np.maximum(area, 1e-3), np.nan)
+    away = np.arange(size) - (size - 1) / 2
+    scales = np.ones(n) if scale is None else scale
+    ring = np.searchsorted(edges, np.hypot(away[:, None], away).ravel() / scales[:, None], "right") - 1
+    rows = np.arange(n)[:, None] * (edges.size + 1) + ring
+    count, total = (
+        np.bincount(rows.ravel(), weights, n * (edges.size + 1)).reshape(n, -1)[:, : edges.size - 1]
+        for weights in (None, maps.ravel())
+    )
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def profile_difference(
@@ -138,13 +109,12 @@ def profile_difference(
     every = len(numbers)
     rng, equal = np.random.default_rng(seed), np.full(every, 1 / every)
     resamples = [difference(rng.multinomial(every, equal).astype(np.float64)) for _ in range(bootstrap)]
-    out: dict[str, Any] = {"difference": difference(np.ones(every))}
-    for percent in (68, 95):
-        with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # a ring that no galaxy reaches
-            limits = np.nanpercentile(resamples, [50 - percent / 2, 50 + percent / 2], axis=0)
-        out[f"low_{percent}"], out[f"high_{percent}"] = limits
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # a ring that no galaxy reaches
+        limits = np.nanpercentile(resamples, [16, 84, 2.5, 97.5], axis=0)
+    out = dict(zip(("low_68", "high_68", "low_95", "high_95"), limits, strict=True))
     n, m = len(first), len(second)
-    return out | {"galaxies_first": n, "galaxies_second": m, "galaxies_both": n + m - every}
+    numbers_of = {"galaxies_first": n, "galaxies_second": m, "galaxies_both": n + m - every}
+    return {"difference": difference(np.ones(every)), **out, **numbers_of}
 
 
 def aligned(maps: np.ndarray, angle: np.ndarray) -> np.ndarray:

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from truemorph.config import TrainingConfig
 from truemorph.images.decode import ahead
 from truemorph.images.store import Pixels
-from truemorph.images.transforms import Augmentation
+from truemorph.images.transforms import random_maps
 
 Batch = dict[str, torch.Tensor]
 _AHEAD = 3
@@ -37,7 +38,7 @@ class GalaxyBatches:
         batch_size: int,
         *,
         seed: int | None = None,
-        augmentation: Augmentation | None = None,
+        augmentation: TrainingConfig | None = None,
         parts: int = 1,
         process: tuple[int, int] = (0, 1),
     ) -> None:
@@ -66,7 +67,7 @@ class GalaxyBatches:
         batch["step_weights"] = batch["weights"] / self.columns["weights"][whole].sum()
         if self.augmentation is not None:
             drawn = torch.Generator().manual_seed(mixed_seed(self.seed or 0, self._epoch, step))
-            batch["maps"] = self.augmentation.draw(whole.size, drawn)[mine]
+            batch["maps"] = random_maps(self.augmentation, whole.size, drawn)[mine]
         return {name: value.pin_memory() for name, value in batch.items()} if torch.cuda.is_available() else batch
 
     def __iter__(self) -> Iterator[Batch]:

@@ -47,11 +47,6 @@ Item = TypeVar("Item")
 Found = TypeVar("Found")
 
 
-def is_fits(data: bytes) -> bool:
-    """Whether the content is a FITS file, gzipped or not."""
-    return data.startswith((b"SIMPLE  =", _GZIP))
-
-
 def image_unit(units: Any, hdu: int | str | None = None) -> Any:
     """Return an HDU of a FITS file, by default the first with an image; astropy reads headers and data lazily."""
     if hdu is None:
@@ -137,7 +132,7 @@ def decode(data: bytes, source: str = "image", fits: TrainingConfig = DEFAULTS) 
             _check_pixels(height, width)
             if colours not in ("CMYK", "YCCK"):
                 return simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True)
-        if is_fits(data):
+        if data.startswith((b"SIMPLE  =", _GZIP)):
             return fits_picture(fits_values(data, fits.fits_hdu).astype(np.float32), fits)
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:  # which reads the header only
             return rgb(image)
@@ -225,19 +220,18 @@ def ahead(
 
 
 def pixel_batches(images: Any, config: TrainingConfig) -> Iterator[tuple[slice, list[np.ndarray | str]]]:
-    """Decode images of any kind in threads, one batch in advance.
+    """Decode images as `listed` returns them in threads, one batch in advance.
 
     Yields the slice of the images, and a uint8 array (size, size, 3) per readable image, else the problem as a string.
     Values of arrays and tensors are uint8, or floats between 0 and 1. Images are cropped and resized as files are,
     except an array or tensor of images that already have the network's size.
     """
-    every = listed(images)
-    if hasattr(every, "shape"):
-        every = _pixels(every, "(N, height, width, 3)")
-        if every.shape[1:3] == (config.image_size, config.image_size):
+    if hasattr(images, "shape"):
+        images = _pixels(images, "(N, height, width, 3)")
+        if images.shape[1:3] == (config.image_size, config.image_size):
             config = config.model_copy(update={"crop": 1.0})
-    slices = (slice(start, min(start + _BATCH, len(every))) for start in range(0, len(every), _BATCH))
-    return ahead(lambda one: pixels_or_reason(one, config), ((rows, every[rows]) for rows in slices))
+    slices = (slice(start, min(start + _BATCH, len(images))) for start in range(0, len(images), _BATCH))
+    return ahead(lambda one: pixels_or_reason(one, config), ((rows, images[rows]) for rows in slices))
 
 
 def pixels_or_reason(image: Any, config: TrainingConfig) -> np.ndarray | str:
@@ -266,7 +260,6 @@ def listed(images: Any) -> Any:
 
 def image_names(images: Any) -> list[Any]:
     """Return paths of images if known, else their numbers."""
-    images = listed(images)
     if hasattr(images, "shape"):
         return list(range(len(images)))
     return [

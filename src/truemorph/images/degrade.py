@@ -100,11 +100,6 @@ def moffat_transfer(squared_frequency: np.ndarray, fwhm: float) -> np.ndarray:
     return (1 + k + k * k * np.float32(1 / 3)) * np.exp(-k)
 
 
-def _noise_left(pixel: float) -> float:
-    """Noise of image pixels for unit noise of camera pixels that are `pixel` image pixels wide (2/3: interpolated)."""
-    return min(pixel, 2 / 3)
-
-
 def _degraded(
     image: np.ndarray, widths: tuple[float, float], before: float, after: float, rng: np.random.Generator
 ) -> np.ndarray:
@@ -131,8 +126,9 @@ def _degraded(
     spectrum = grain_power[:, None] * grain_power[None, :]
     left = float(np.sum(spectrum * transfer**2) / np.sum(spectrum))
     coarse = min(max(8, round(side / after)), side)
-    # Noise to reach on the pixels to which it is added, in units of the image's.
-    wanted = (1 / _noise_left(before) if before > 0 else 1.0) * (_noise_left(after) if coarse == side else 1.0)
+    # Noise to reach on the pixels to which it is added, in units of the image's; camera pixels that are some image
+    # pixels wide leave so much of it, 2/3 where they are interpolated.
+    wanted = (1 / min(before, 2 / 3) if before > 0 else 1.0) * (min(after, 2 / 3) if coarse == side else 1.0)
     resampled = after != before
     missing = np.sqrt(max(wanted**2 - left, 0.0)) if resampled else wanted * np.sqrt(1 - left)
     grain = np.float32(missing) * noise * rng.standard_normal((3, coarse, coarse), dtype=np.float32)

@@ -38,10 +38,8 @@ class ImageFiles:
         images = self._pool.map(lambda path: load_image(path, self.config), paths)
         return np.array(list(images), np.uint8).reshape(-1, *self.shape[1:])
 
-    def load(
-        self, cache: PathLike | None = None, memory: float = math.inf
-    ) -> tuple[Pixels, np.ndarray, list[tuple[str, str]]]:
-        """Decode all images once; return their pixels, which are good, and path and problem of unreadable ones.
+    def load(self, cache: PathLike | None = None, memory: float = math.inf) -> tuple[Pixels, dict[int, str]]:
+        """Decode all images once; return their pixels, and rows and problems of unreadable ones.
 
         Pixels are an array, uint8 (N, size, size, 3), zero if unreadable; or these files, if it is larger than `memory`
         (bytes). In a folder `cache`, they are memory-mapped, under a hash of the files' contents and the settings. An
@@ -61,9 +59,7 @@ class ImageFiles:
                 f"{len(bad)} of {len(self.paths)} images can't be read, more than {MAXIMUM_BAD_FRACTION:.0%} "
                 f"(first: {next(iter(bad.values()))}); replace them"
             )
-        good = np.ones(len(self.paths), bool)
-        good[list(bad)] = False
-        return pixels, good, [(str(self.paths[row]), why) for row, why in bad.items()]
+        return pixels, bad
 
     def _decoded(self, into: np.ndarray | None = None) -> dict[int, str]:
         """Decode all images, into an array if there is one; return rows and problems of unreadable ones."""

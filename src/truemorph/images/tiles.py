@@ -68,7 +68,8 @@ class Layer:
 
         try:
             with fits.open(self.file, memmap=False) as units:
-                return image_unit(units, self.hdu).data
+                values = image_unit(units, self.hdu).data
+                return values if values.dtype.kind == "f" else values.astype(np.float32)
         except Exception as problem:  # readers raise many types for broken bytes
             raise InputError(f"{self.file}: not a readable tile ({reason(problem)}); replace it") from problem
 
@@ -150,7 +151,7 @@ class Tiles:
             values = np.empty((len(layers), n, n), np.float32)
             for out, plane, layer, (matrix, place, brighter) in zip(values, planes, layers, maps, strict=True):
                 if np.abs(matrix[row] - np.eye(2)).max() * n / 2 < _SHIFT:
-                    out[:] = _window(plane, np.ceil(place[row] - n / 2).astype(int), (n, n))
+                    out[:] = _window(plane, place[row], (n, n))
                 else:
                     out[:] = _resampled(plane, matrix[row], place[row], offset, n)
                     brighter *= 1 if layer.by_area else abs(np.linalg.det(matrix[row]))
@@ -233,16 +234,14 @@ def write_cutouts(
     return folder, names, [Finding("images-missing", "caution", lacking, "Add tiles, or select galaxies inside them.")]
 
 
-def _window(plane: np.ndarray, corner: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """Copy pixels of an image from a corner (row, column) as float32, NaN outside of it."""
-    out = np.full(shape, np.nan, np.float32)
-    inside, own = (
-        tuple(slice(max(first, 0), max(min(first + n, end), 0)) for first, n, end in zip(*some, strict=True))
-        for some in ((corner, shape, plane.shape), (-corner, plane.shape, shape))
-    )
-    if min(rows.stop - rows.start for rows in inside) > 0:
-        out[own] = plane[inside]
-    return out
+def _window(plane: np.ndarray, place: np.ndarray, shape: Any) -> Any:
+    """Copy pixels of an image around a place (row, column); NaN outside of it."""
+    from astropy.nddata import NoOverlapError, extract_array
+
+    try:
+        return extract_array(plane, shape, place)
+    except NoOverlapError:
+        return np.nan
 
 
 def _resampled(plane: np.ndarray, matrix: np.ndarray, place: np.ndarray, offset: np.ndarray, n: int) -> np.ndarray:
@@ -254,7 +253,8 @@ def _resampled(plane: np.ndarray, matrix: np.ndarray, place: np.ndarray, offset:
     start = place + matrix @ (offset - (1 - 1 / fine) / 2)
     corners = start + np.array([(0, 0), (0, 1), (1, 0), (1, 1)]) * (n * fine - 1) @ step.T
     low, high = np.floor(corners.min(axis=0)).astype(int) - 1, np.ceil(corners.max(axis=0)).astype(int) + 2
-    window = _window(plane, low, high - low)
+    shape = tuple(high - low)
+    window = np.broadcast_to(_window(plane, (low + high) / 2, shape), shape)
     finer = affine_transform(window, step, start - low, (n * fine, n * fine), order=1, cval=np.nan)
     return finer.reshape(n, fine, n, fine).mean(axis=(1, 3))
 

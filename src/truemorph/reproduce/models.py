@@ -165,7 +165,7 @@ def _make_network(name: str, work: Work, folder: Path) -> dict[str, Any]:
         catalogue=str(work.file("catalogue", _LEARNED[name])),
         out=str(folder / MODEL),
         preset=_preset(work.options),
-        transition=str(work.file("theta", FIT)) if name == DDB else None,
+        transition=(str(work.file("theta", FIT)),) if name == DDB else (),
         labels=None if name == DDB else NAIVE,
         intrinsic=intrinsic_columns(work, work.catalogue().frame),
         cache=None if work.options.cache is None else str(work.options.cache),
@@ -199,10 +199,8 @@ def _dcv14_settings(work: Work) -> dict[str, Any]:
 
 
 def _make_dcv14(work: Work, folder: Path) -> dict[str, Any]:
-    run = run_config(
-        work.file("catalogue", CATALOGUE), preset="dcv14", out=str(folder / MODEL), folds=1,
-        features=work.inputs.features, seed=work.options.seed,
-    )  # fmt: skip
+    settings = {"folds": 1, "features": work.inputs.features, "seed": work.options.seed}
+    run = run_config(work.file("catalogue", CATALOGUE), settings, preset="dcv14", out=str(folder / MODEL))
     # θ of DCV14 comes from training galaxies, as that of DDB.
     split = pl.when(pl.col("split") == TRAIN).then("split").otherwise(pl.lit(UNUSED)).alias("split")
     catalogue = work.catalogue()

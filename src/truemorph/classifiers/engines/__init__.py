@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -57,16 +57,6 @@ class Engine(Protocol):
         ...
 
 
-class FeatureEngine:
-    """Logistic regression on catalogue features."""
-
-    at_once = 1
-
-    def __init__(self, model: Any) -> None:
-        self.name, self.precision = "numpy", "fp64"
-        self.member, self.description = model.member_probabilities, "numpy"
-
-
 def engine_for(model: Any, name: str = "auto", precision: Precision = "auto", gate: Proof | None = None) -> Engine:
     """Make an engine for a `Classifier`: torch or openvino, of which only openvino has int8.
 
@@ -75,7 +65,9 @@ def engine_for(model: Any, name: str = "auto", precision: Precision = "auto", ga
     is first compared with float32 on the images of `gate`.
     """
     if not model.uses_images:
-        return FeatureEngine(model)
+        about = {"name": "numpy", "precision": "fp64", "description": "numpy", "at_once": 1}
+        of_features: Any = SimpleNamespace(**about, member=model.member_probabilities)
+        return of_features
     if name not in ENGINES:
         raise InputError(f"no engine {name!r}; available: {', '.join(ENGINES)}")
     # Converted networks are kept by the checksum of a saved model.
@@ -96,22 +88,12 @@ def _uses_gpu(device: str) -> bool:
     """Whether torch would use a GPU; it is asked only where there is a driver, because its import takes seconds."""
     if device != "auto":
         return device != "cpu"
-    if not cuda_devices() or find_spec("torch") is None:
-        return False
-    import torch
-
-    return torch.cuda.is_available()
-
-
-def cuda_devices() -> int:
-    """Return the number of GPUs that CUDA's driver offers to this process; 0 without a driver."""
     try:
-        driver = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
-        count = ctypes.c_int()
-        offered = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
-    except (OSError, AttributeError):
-        return 0
-    return count.value if offered else 0
+        ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+        import torch
+    except (OSError, ImportError):
+        return False
+    return torch.cuda.is_available()
 
 
 def _torch_engine(model: Any, precision: Precision) -> Engine:
@@ -124,14 +106,6 @@ def _torch_engine(model: Any, precision: Precision) -> Engine:
     if precision == "auto":
         precision = "bf16" if multiplies_bf16() else "fp32"
     return TorchEngine(model, precision, folded=True)
-
-
-def networks_for(model: Any) -> tuple[Path, str]:
-    """Return the folder of a `Classifier`'s OpenVINO networks, and its name in the folder of an exported model."""
-    require_extra("label")
-    from truemorph.classifiers.engines.representation import EXPORTED, networks_of
-
-    return networks_of(model)[0], EXPORTED
 
 
 def _openvino_engine(model: Any, precision: Precision, gate: Proof | None) -> Engine:

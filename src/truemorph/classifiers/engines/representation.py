@@ -23,7 +23,7 @@ from truemorph.io import cache_folder, checksums, read_json, write_json, written
 from truemorph.progress import tell
 
 # Increase this when `conversion.py` makes other networks of the same model.
-CONVERSION = 1
+CONVERSION = 2
 EXPORTED = "openvino"
 _ABOUT = "networks.json"
 
@@ -66,15 +66,17 @@ def save_networks(networks: Iterable[Any], folder: Path) -> None:
 
 
 def _keep_first_layer(file: Path) -> None:
-    """Let the first convolution of a network in OpenVINO's format compute in float32 also where others use bf16.
+    """Let a network in OpenVINO's format compute in float32 up to its first convolution, where others use bf16.
 
-    Most pixels are dark sky. Rounded weights change them all in the same direction, and with them the mean p(y | x).
+    Most pixels are dark sky. Rounded pixels or weights change them all in the same direction, and with them the mean
+    p(y | x).
     """
     tree = ElementTree.parse(file)
-    first = tree.find("layers/layer[@type='Convolution']")
-    if first is not None:
-        ElementTree.SubElement(ElementTree.SubElement(first, "rt_info"), "attribute", name="precise", version="0")
-        tree.write(file)
+    for layer in tree.iterfind("layers/layer"):
+        ElementTree.SubElement(ElementTree.SubElement(layer, "rt_info"), "attribute", name="precise", version="0")
+        if layer.get("type") == "Convolution":
+            tree.write(file)
+            return
 
 
 def _is_whole(place: Path, model: Any) -> bool:
