@@ -127,23 +127,6 @@ PRESETS: dict[str, TrainingConfig] = {
     "dcv14": TrainingConfig(classifier="logistic", folds=5),
 }
 
-_STATED, _LINEAGE = "stated in the paper", "published code of the same lineage"
-_KERAS = "as in Keras"
-# Where the settings of preset "paper" come from; all others are our choices.
-SOURCES = {
-    **dict.fromkeys(("classifier", "hidden", "image_size", "crop"), _STATED),
-    "backbone": f"ResNet50, {_STATED}; with the stride in the 1×1 convolution and a random start, {_LINEAGE}; initial "
-    f"weights and batch norms {_KERAS}, but the last batch norm of each block starts at 0 (docs/training.md), and "
-    "without biases of convolutions, which batch norms cancel",
-    "precision": f"{_KERAS}; convolutions of newer GPUs use TF32 in both",
-    "learning_rate": f"{_LINEAGE}; ε of Adam is 1e-8 (in Keras 1e-7)",
-    **dict.fromkeys(
-        ("pretrained", "dropout", "standardise", "flip", "rotation", "shift", "zoom", "batch_size", "schedule",
-         "weight_decay", "averaging", "calibrate"), _LINEAGE
-    ),
-}  # fmt: skip
-
-
 OBSERVED, NAIVE = "observed", "naive"  # labels to train on that are no gold labels
 
 
@@ -254,24 +237,16 @@ def run_toml(run: RunConfig) -> str:
     usual = RunConfig(catalogue="", out="").model_dump(mode="json", exclude={"preset", "training"})
     of_preset = TrainingConfig(**_of_preset(run.preset)).model_dump(mode="json")
     lines = _toml(settings, usual, RunConfig)
-    lines += _toml(run.training.model_dump(mode="json"), of_preset, TrainingConfig, run.preset == "paper")
+    lines += _toml(run.training.model_dump(mode="json"), of_preset, TrainingConfig)
     return "\n".join([f"# truemorph {__version__}", "[train]", *lines]) + "\n"
 
 
-def source_of(name: str, value: Any) -> str:
-    """Return where a training setting comes from: the paper, published code of the same lineage, or our choice."""
-    return SOURCES[name] if name in SOURCES and getattr(PRESETS["paper"], name) == value else "our choice"
-
-
-def _toml(
-    settings: dict[str, Any], usual: dict[str, Any], model: type[BaseModel], with_source: bool = False
-) -> list[str]:
+def _toml(settings: dict[str, Any], usual: dict[str, Any], model: type[BaseModel]) -> list[str]:
     """Return a line for each setting, with its description; a comment where it has its usual value."""
     lines = []
     for name, value in settings.items():
-        about = f"{model.model_fields[name].description}" + (f" ({source_of(name, value)})" if with_source else "")
         option = name.replace("_", "-")
         written = "" if value is None else json.dumps(value, ensure_ascii=False)  # TOML too
         mark = "# " if value is None or value == usual.get(name) else ""
-        lines.append(f"{mark}{option} = {written}  # {about}")
+        lines.append(f"{mark}{option} = {written}  # {model.model_fields[name].description}")
     return lines

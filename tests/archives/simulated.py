@@ -160,11 +160,10 @@ def _simard(folder: Path, population: pl.DataFrame, rng: np.random.Generator) ->
         "recno": np.arange(1, n + 1),
         "objID": table["objid"].cast(pl.String),
         "z": np.round(np.where(has_redshift, redshift, MISSING), 6),
-        "Sp": np.where(has_redshift, 2, -2),
         "Scale": scale,
     }
-    radii = {"Rhlg": along, "Rhlr": along, "Rchl,g": 1.05 * circular * scale, "Rchl,r": circular * scale}
-    sersic = {"rg2d": table["magnitude"], "e": 1 - ratio, "e_e": 0.02, "ng": single, "e_ng": 0.03 * single}
+    radii = {"Rchl,r": circular * scale}
+    sersic = {"e": 1 - ratio, "e_e": 0.02, "ng": single, "e_ng": 0.03 * single}
     sersic = {name: np.where(failed, MISSING, values) for name, values in sersic.items()}
     columns |= {name: np.round(values, 2) for name, values in (radii | sersic).items()}
     pl.DataFrame(columns).write_parquet(folder / "table3.parquet")

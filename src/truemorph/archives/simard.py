@@ -33,13 +33,8 @@ _MISSING = -99.99
 # VizieR's name: truemorph's name, unit, description.
 _COLUMNS = {
     "objID": ("objID", "", "SDSS DR7 objID"),
-    "z": ("z", "", "redshift used: spectroscopic, or photometric if Sp is -1"),
-    "Sp": ("Sp", "", "SDSS SpecClass; -1 photometric redshift, -2 none"),
+    "z": ("z", "", "redshift used: spectroscopic, or else photometric"),
     "Scale": ("Scale", "kpc / arcsec", "physical scale at z (H0 = 70, flat, matter 0.3)"),
-    "Rhlg": ("Rhlg", "kpc", "half-light radius, g, along the semi-major axis"),
-    "Rhlr": ("Rhlr", "kpc", "half-light radius, r, along the semi-major axis"),
-    "Rchl,g": ("Rchl_g", "kpc", "circular half-light radius, g"),
-    "rg2d": ("rg2d", "mag", "r magnitude of the model"),
     "Rchl,r": ("r_half", "kpc", "circular half-light radius, r (Rchl,r)"),
     "e": ("ellipticity", "", "ellipticity, 1 - b/a (e)"),
     "e_e": ("ellipticity_error", "", "error of the ellipticity (e_e)"),
@@ -74,7 +69,7 @@ def _fetch_table(session: Session, url: str, parts: Path) -> tuple[pl.DataFrame,
         raise TruemorphError(f"{SOURCE}: the service has no rows for it; replace the address (`addresses`)")
     columns = ", ".join(f'"{name}" AS c{k}' for k, name in enumerate(_COLUMNS))
     adql = f'SELECT recno, {columns} FROM "{SOURCE}" WHERE recno BETWEEN {{}} AND {{}}'
-    schema = {"recno": pl.Int64, **{name: pl.Int64 if name in ("objID", "Sp") else pl.Float64 for name in _COLUMNS}}
+    schema = {"recno": pl.Int64, **{name: pl.Int64 if name == "objID" else pl.Float64 for name in _COLUMNS}}
 
     def ask(rows: pl.Series) -> pl.DataFrame:
         # One more than the maximum, so that a complete response is not mistaken for a truncated one.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -157,11 +157,6 @@ def as_ids(series: pl.Series, table_name: str) -> pl.Series:
 def checksum(frame: pl.DataFrame) -> str:
     """Return a checksum of ids, labels and α, on which estimates and plans rest; the order of rows is free."""
     return frame_hash(frame.select(pl.col("object_id").cast(pl.String), "label", "alpha").sort("object_id"))
-
-
-def is_simulated(metadata: Mapping[str, Any]) -> bool:
-    """Whether a catalogue's gold labels are the truth of simulated galaxies, as the simulator's table says."""
-    return bool(metadata.get("simulated"))
 
 
 def image_folder(catalogue: CatalogTable) -> Path:

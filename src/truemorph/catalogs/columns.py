@@ -26,9 +26,8 @@ class NamedColumn:
     """A column of a survey's table, which may have another name there.
 
     `unit` is that of the catalogue, "" if dimensionless. `argument` of `truemorph prepare` names the survey's column.
-    Values outside `limits` are impossible and treated as missing. Observables describe the image: `best` is the end at
-    which galaxies are seen best, "first" if small values are good, as of magnitudes. Properties of the galaxy, whatever
-    its image, are `of_galaxy`.
+    Values outside `limits` are impossible and treated as missing. Of observables, which describe the image, `best`
+    is the end at which galaxies are seen best: "first" if small values are good, as of magnitudes.
     """
 
     description: str
@@ -37,7 +36,6 @@ class NamedColumn:
     argument: str = ""
     limits: tuple[float, float] = (-1e6, 1e6)
     best: Literal["", "first", "last"] = ""
-    of_galaxy: bool = False
 
 
 NAMED: dict[str, NamedColumn] = {
@@ -67,20 +65,18 @@ NAMED: dict[str, NamedColumn] = {
     "alpha": NamedColumn("resolution: radius over the width of the PSF", argument="alpha", best="last"),
     "ra": NamedColumn("right ascension", "deg"),
     "dec": NamedColumn("declination", "deg"),
-    "redshift": NamedColumn("redshift", limits=(-0.5, 20), of_galaxy=True),
+    "redshift": NamedColumn("redshift", limits=(-0.5, 20)),
     "magnitude": NamedColumn("apparent magnitude, r band", "mag", limits=(-10, 50), best="first"),
     "surface_brightness": NamedColumn("surface brightness as observed", "mag / arcsec2", limits=(0, 50), best="first"),
     "snr": NamedColumn("signal-to-noise ratio of the galaxy in the image", best="last"),
     "depth": NamedColumn("limiting magnitude of the image", "mag", limits=(-10, 50), best="last"),
     "extinction": NamedColumn("Galactic extinction, r band", "mag", limits=(-1, 50)),
-    "radius_kpc": NamedColumn("physical Petrosian radius", "kpc", of_galaxy=True),
-    "M_r": NamedColumn("absolute magnitude, r band", "mag", limits=(-50, 20), of_galaxy=True),
-    "rest_surface_brightness": NamedColumn(
-        "surface brightness in the rest frame", "mag / arcsec2", limits=(-20, 50), of_galaxy=True
-    ),
-    "sersic_n": NamedColumn("Sersic index", limits=(0, 50), of_galaxy=True),
-    "ellipticity": NamedColumn("ellipticity, 1 - b/a", limits=(0, 1), of_galaxy=True),
-    "r_half": NamedColumn("half-light radius", "kpc", of_galaxy=True),
+    "radius_kpc": NamedColumn("physical Petrosian radius", "kpc"),
+    "M_r": NamedColumn("absolute magnitude, r band", "mag", limits=(-50, 20)),
+    "rest_surface_brightness": NamedColumn("surface brightness in the rest frame", "mag / arcsec2", limits=(-20, 50)),
+    "sersic_n": NamedColumn("Sersic index", limits=(0, 50)),
+    "ellipticity": NamedColumn("ellipticity, 1 - b/a", limits=(0, 1)),
+    "r_half": NamedColumn("half-light radius", "kpc"),
 }
 
 # Columns that `prepare` adds. FITS headers hold ASCII only, so descriptions have no Greek letters.

@@ -182,7 +182,7 @@ class Join:
 class Joined:
     """A table with added columns of other tables, null for galaxies without a match.
 
-    `files` begins with that of the first table; `added` gives name and file of the table of each added column.
+    `files` begins with that of the first table; `added` gives the file of each added column's table.
     """
 
     table: CatalogTable
@@ -190,7 +190,7 @@ class Joined:
     files: tuple[Path, ...]
     matches: list[dict[str, Any]] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
-    added: dict[str, tuple[str, Path | None]] = field(default_factory=dict)
+    added: dict[str, Path | None] = field(default_factory=dict)
 
     @property
     def own(self) -> list[str]:
@@ -316,5 +316,5 @@ def _side_by_side(left: Joined, right: CatalogTable, match: Match, join: Join) -
         units[column], about[column] = "arcsec", f"separation on the sky from the row of {join.name}"
     both = pl.concat([own, gathered], how="horizontal")
     table = replace(left.table, frame=both, units=units, descriptions=about)
-    added = left.added | dict.fromkeys(gathered.columns, (join.name, right.path))
+    added = left.added | dict.fromkeys(gathered.columns, right.path)
     return replace(left, table=table, added=added), clashing

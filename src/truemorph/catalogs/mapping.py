@@ -267,16 +267,15 @@ def recognised_tree(questions: Sequence[str], existing: Sequence[str], named: It
 
     `named` are the columns that the user named, by truemorph's names.
     """
-    fitting = list[Tree]()
+    of_preset = None
+    with suppress(InputError):  # no preset
+        of_preset = detect_mapping(existing, chosen=named).tree
+    fitting = dict[str, Tree]()
     for tree in packaged_trees():
         with suppress(InputError):  # another question, or other columns
-            gates = {gate.name for question in questions for gate in tree.gates(question)}
-            tree.columns(list(gates), existing)
-            fitting.append(tree)
-    with suppress(InputError):  # no preset
-        if detect_mapping(existing, chosen=named).tree in [tree.name for tree in fitting]:
-            return None
-    return next(iter(fitting), None)
+            tree.columns(list({gate.name for question in questions for gate in tree.gates(question)}), existing)
+            fitting[tree.name] = tree
+    return None if of_preset in fitting else next(iter(fitting.values()), None)
 
 
 def named_columns(chosen: dict[str, str], existing: Sequence[str], table_name: str = "table") -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import compress
 from pathlib import Path
@@ -16,7 +16,7 @@ from truemorph.archives.provenance import origin
 from truemorph.arrays import float_array
 from truemorph.catalogs import physical, sampling
 from truemorph.catalogs.catalogue import as_ids, find_images, from_votes
-from truemorph.catalogs.columns import ADDED, FRACTIONS, NAMED, RESERVED, VOTES, free_name, percent_of_light
+from truemorph.catalogs.columns import ADDED, FRACTIONS, NAMED, RESERVED, free_name, percent_of_light
 from truemorph.catalogs.crossmatch import Joined, join_tables, read_join
 from truemorph.catalogs.datasheet import datasheet
 from truemorph.catalogs.mapped import Mapped, MappedColumn, apply_mapping, check_required, vote_columns
@@ -44,7 +44,6 @@ from truemorph.tables import CatalogTable, kind_of, read_table, table_extension,
 
 # The first columns of a catalogue; truemorph's other columns and those of the table follow.
 _FIRST = ("object_id", "image", "label", "alpha", *FRACTIONS, "radius", "psf_fwhm", "split", "sampling_weight")
-_BEFORE_QUESTIONS = "of the rows out: ties and artifacts at the first question were dropped before"
 # If these are only renamed or in truemorph's unit, the table's own columns are not copied too.
 _STAND_FOR_SOURCE = {"object_id", "image", "radius", "psf_fwhm", *FRACTIONS}
 
@@ -77,17 +76,14 @@ class Preparation(Result):
         numbers, held = self.to_dict(), self.catalogue.metadata
         two = len(held["classes"]) == 2
         root = None if two else root_of(self.catalogue).question
-        sources = _vote_sources(held["columns"])
         lines = [f"{rule:32s} {count:>9,d}" for rule, count in self.funnel]
         splits = {name: numbers["splits"][name] for name in sampling.SPLITS if name in numbers["splits"]}
         facts = [
             (root or "labels", _listed(numbers["labels"])),
             (held["classes"][1] if two else "definition", held["definition"] or "not defined"),
             *((name, _listed(answers)) for name, answers in numbers["questions"].items() if name != root),
-            *([("questions", _BEFORE_QUESTIONS)] if numbers["questions"] and two else []),
             ("splits", ", ".join(f"{name} {n:,d}" for name, n in splits.items())),
             ("votes", f"{held['votes']} ({held['preset']})"),
-            *([("read from", ", ".join(held["columns"][source] for source in sources))] if sources else []),
             ("α", held["alpha"]),
         ]
         if self.out is not None:
@@ -149,8 +145,10 @@ def prepare(
     # Rules may use the table's columns (with missing values as null) and truemorph's, which take precedence.
     named = joined.table.frame.with_columns(**mapped.cleaned)
     named = named.with_columns(*mapped.frame).with_columns(pl.Series("alpha", alpha).fill_nan(None))
-    votes, of_votes = None, list[Finding]()
+    votes, of_votes, about_root = None, list[Finding](), dict[str, str]()
     if has_more:
+        of_root = tree.columns([tree.root.name], named.columns).columns[tree.root.name]
+        about_root = {"votes": f"columns that the tree names: {', '.join(of_root)}"}
         votes, of_votes = votes_of_survey(named, tree, tree.root.name, _total(mapped), name)
     funnel, labels, selection = choose_rows(named, mapped, conditions, votes)
     kept = funnel.kept
@@ -175,7 +173,7 @@ def prepare(
     about_votes = [*of_votes, *unequal_votes(mapped, kept), *of_questions]  # they limit every use of the catalogue
     metadata = _metadata(joined, mapped, kind, settings.psf, conditions)
     metadata |= {
-        **({} if votes is None else {"votes": f"columns that the tree names: {', '.join(_read_from(tree, named))}"}),
+        **about_root,
         **({"cosmology": kind.cosmology or physical.COSMOLOGY} if {"radius_kpc", "M_r"} & derived.keys() else {}),
         **({"questions": list(questions)} if questions else {}),
         "tree": tree.model_dump(mode="json", exclude_defaults=True),
@@ -185,7 +183,10 @@ def prepare(
         "findings": [finding.to_dict() for finding in unique(about_votes) if finding.severity != "note"],
         **of_gold,
     }
-    found += [] if has_more or kind.definition or settings.about else [_not_defined(kind)]
+    if not (has_more or kind.definition or settings.about):
+        action = "Say it in a few words (`definition`), for whoever labels or uses these galaxies."
+        what = f"What counts as {kind.classes[1]} is not stated."
+        found = [*found, Finding("definition-missing", "note", what, action)]
     catalogue = _catalogue(mapped, kept, made, metadata)
     of_rows = [*about_votes, *check_sizes(mapped, kept), *of_images, *drawing, *found]
     of_rows += repeated_positions(catalogue.frame, name)
@@ -205,16 +206,6 @@ def _answers(
         answers |= path_columns(votes)
         findings += about
     return answers, findings
-
-
-def _read_from(tree: Tree, frame: pl.DataFrame) -> tuple[str, ...]:
-    """Return the columns with the votes for the first question of a tree."""
-    return tree.columns([tree.root.name], frame.columns).columns[tree.root.name]
-
-
-def _not_defined(kind: Mapping) -> Finding:
-    action = "Say it in a few words (`definition`), for whoever labels or uses these galaxies."
-    return Finding("definition-missing", "note", f"What counts as {kind.classes[1]} is not stated.", action)
 
 
 def _gold(
@@ -259,13 +250,9 @@ def _metadata(
         "label_rule": _label_rule(kind, mapped),
         "alpha": _definition_of_alpha(mapped.columns, psf),
         "alpha_psf": psf,
-        "observables": [name for name in NAMED if NAMED[name].best and name in {"alpha", *mapped.columns}],
-        "properties": [name for name in NAMED if NAMED[name].of_galaxy and name in mapped.columns],
         "matches": joined.matches,
     }
-    sources = {name: column for name, made_from in mapped.columns.items() for column in made_from.columns}
-    tables = {name: joined.added[source][0] for name, source in sources.items() if source in joined.added}
-    metadata |= {key: value for key, value in (("tables", tables), ("where", conditions)) if value}
+    metadata |= {"where": conditions} if conditions else {}
     return metadata | ({"simulated": True} if joined.table.metadata.get("simulated") else {})
 
 
@@ -280,12 +267,6 @@ def _label_rule(kind: Mapping, mapped: Mapped) -> str:
     if "label" not in mapped.columns:
         return LABEL_RULE
     return f"{mapped.sources['label']}: 0 {kind.classes[0]}, 1 {kind.classes[1]}"
-
-
-def _vote_sources(columns: Container[str]) -> list[str]:
-    """Return which of truemorph's columns labels were read from: a label, numbers of votes, or fractions."""
-    kinds = (("label",), VOTES, FRACTIONS)
-    return next(([name for name in some if name in columns] for some in kinds if some[0] in columns), [])
 
 
 def _tree(kind: Mapping, table_name: str, questions: Sequence[str]) -> Tree:
@@ -440,8 +421,9 @@ def _images(
     column = mapped.columns.get("image")
     names = None if column is None or not column.values.filter(kept).count() else column.values
     # Names are relative to the table that has them.
-    files = [joined.added[name][1] for name in (column.columns if column else ()) if name in joined.added]
-    path = files[0] if files else joined.table.path
+    path = next(
+        (joined.added[name] for name in (column.columns if column else ()) if name in joined.added), joined.table.path
+    )
     beside = Path.cwd() if path is None else path.resolve().parent
     total = len(ids)
     if images is None and names is None:

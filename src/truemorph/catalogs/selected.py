@@ -17,7 +17,7 @@ from truemorph.bias.curves.transitions import UNKNOWN
 from truemorph.bias.estimate import Context
 from truemorph.bias.regression.fields import fields_on_sky
 from truemorph.bias.sample import Sample, numbered_fields
-from truemorph.catalogs.catalogue import checksum, classes_of, from_votes, is_simulated, label_classes, rows_where
+from truemorph.catalogs.catalogue import checksum, classes_of, from_votes, label_classes, rows_where
 from truemorph.catalogs.columns import ADDED, FRACTIONS, OBSERVABLES, RESERVED, VOTES, names_position, names_votes
 from truemorph.catalogs.other_labels import USUAL_VOTES, OtherLabels, Predictions
 from truemorph.catalogs.paths import (
@@ -263,7 +263,7 @@ def _of_label(
     if gold is not None:
         return from_votes(definition)
     findings = partial_radius(str(catalogue.metadata.get("alpha") or "").split("/")[0].strip())
-    if known is not None and not is_simulated(catalogue.metadata) and (count := np.isfinite(known).sum()):
+    if known is not None and not catalogue.metadata.get("simulated") and (count := np.isfinite(known).sum()):
         unused = f"T(α) was estimated without the {count:,} gold labels of its catalogue."
         findings.append(Finding("gold-unused", "caution", unused, 'Estimate it with them (`gold`="gold").'))
     widths = frame["psf_fwhm"] if "psf_fwhm" in frame.columns else pl.Series([1, 2])
@@ -377,7 +377,7 @@ def images_of_gold(metadata: Mapping[str, Any], gold: str, question: str | None 
     `gold` is a rule, or "gold" for the catalogue's own, which `truemorph gold import` records.
     """
     stored = "gold_definition" in metadata if question is None else question in metadata.get("gold_definitions", {})
-    if is_simulated(metadata) or (gold == "gold" and not stored):
+    if metadata.get("simulated") or (gold == "gold" and not stored):
         return []
     recorded = (
         "gold_from_same_images" in metadata if question is None else question in metadata.get("gold_same_images", {})

@@ -22,7 +22,6 @@ def explain_classifier(
     classes: Names = (),
     rows: Literal["test", "all"] = "test",
     galaxies: Count = 2000,
-    align: bool = False,
     radius_column: str | None = None,
     field: str | None = None,
     rings: AtLeastOne = 16,
@@ -99,7 +98,7 @@ def explain_classifier(
     frame = chosen_galaxies(table.frame, name, rows, galaxies, seed)
     frame = with_radii(frame, name, radius_column, field)
     source = galaxies_of(frame, image_folder(table))
-    explanations = explain(named, source, frame.height, layer=layer, rings=rings, align=align, classes=classes)
+    explanations = explain(named, source, frame.height, layer=layer, rings=rings, classes=classes)
     if draws:
         explanations = {
             name: checked(explanation, named[name], source, draws, seed) for name, explanation in explanations.items()

@@ -200,12 +200,10 @@ def _write_maps(explanations: Mapping[str, Explanation], path: Path) -> None:
     units = [fits.PrimaryHDU()]
     for explanation in explanations.values():
         for some in explanation.classes:
-            for what, averaged in (("mean", some.mean), ("aligned", some.aligned)):
-                if averaged is None or not some.galaxies:
-                    continue
+            if some.galaxies:
                 # FITS rows start at the bottom.
-                planes = np.stack([averaged.mean, averaged.stderr, averaged.count])[:, ::-1].astype(np.float32)
-                unit = fits.ImageHDU(planes, name=f"{what}_{len(units)}")
+                planes = np.stack([some.mean.mean, some.mean.stderr, some.mean.count])[:, ::-1].astype(np.float32)
+                unit = fits.ImageHDU(planes, name=f"mean_{len(units)}")
                 unit.header.update(
                     MODEL=(explanation.model[-60:], "model"),
                     CLASS=(some.name, "predicted class"),
@@ -226,8 +224,6 @@ def _write_figures(
 
     some = next(iter(explanations.values())).classes[0]
     figures = {"average_maps": plots.mean_map_figure(explanations)}
-    if some.aligned:
-        figures["aligned_maps"] = plots.mean_map_figure(explanations, turned=True)
     for unit in some.rings:
         figures[f"profiles_{unit.lower()}"] = plots.profile_figure(explanations, unit)
     for unit, table in compared.items():

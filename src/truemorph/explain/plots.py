@@ -26,8 +26,8 @@ def _names(explanations: Iterable[Explanation]) -> list[str]:
     return list(dict.fromkeys(of_class.name for model in explanations for of_class in model.classes))
 
 
-def mean_map_figure(explanations: Mapping[str, Explanation], turned: bool = False) -> Figure:
-    """Draw mean maps (`turned`: those aligned along the major axis), classes × models, with a common colour scale."""
+def mean_map_figure(explanations: Mapping[str, Explanation]) -> Figure:
+    """Draw mean maps, classes × models, with a common colour scale."""
     every = list(explanations.values())
     names = _names(every)
     figure = Figure(figsize=(2.7 * len(every) + 1.1, 2.75 * len(names) + 0.3), layout="constrained")
@@ -41,12 +41,12 @@ def mean_map_figure(explanations: Mapping[str, Explanation], turned: bool = Fals
                 ax.set_axis_off()
                 ax.text(0.5, 0.5, "none", ha="center", va="center", transform=ax.transAxes, color=GREY)
                 continue
-            averaged = one.aligned if turned and one.aligned else one.mean
-            half = len(averaged.mean) / 2
-            images.append(ax.imshow(averaged.mean, cmap="cividis", extent=(-half, half, half, -half)))
+            half = len(one.mean.mean) / 2
+            images.append(ax.imshow(one.mean.mean, cmap="cividis", extent=(-half, half, half, -half)))
             ax.tick_params(labelsize=7)
-        across = "along the major axis" if turned else "from the centre"
-        axes[-1, column].set_xlabel(f"{across} (pixels)\n{model.layer}, {model.cells}×{model.cells} cells", fontsize=8)
+        axes[-1, column].set_xlabel(
+            f"from the centre (pixels)\n{model.layer}, {model.cells}×{model.cells} cells", fontsize=8
+        )
     scale = Normalize(min(image.norm.vmin for image in images), max(image.norm.vmax for image in images))
     for image in images:
         image.set_norm(scale)

@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import rotate
 
 PIXELS, RADII = "pixel", "R_petro"  # units of rings
 # Column of Petrosian radii in units of the width of an image file, before cropping.
@@ -115,11 +114,3 @@ def profile_difference(
     n, m = len(first), len(second)
     numbers_of = {"galaxies_first": n, "galaxies_second": m, "galaxies_both": n + m - every}
     return {"difference": difference(np.ones(every)), **out, **numbers_of}
-
-
-def aligned(maps: np.ndarray, angle: np.ndarray) -> np.ndarray:
-    """Rotate each map by an angle (rad, from columns to rows) so that the major axis is along x; NaN outside."""
-    degrees = np.degrees(angle)
-    return np.stack(
-        [rotate(heat, turned, reshape=False, order=1, cval=np.nan) for heat, turned in zip(maps, degrees, strict=True)]
-    )

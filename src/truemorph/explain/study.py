@@ -22,13 +22,11 @@ from truemorph.explain.profiles import (
     REACH,
     MeanMap,
     Profiles,
-    aligned,
     moments,
     profile_difference,
     radial_profiles,
 )
 from truemorph.explain.sanity_check import Randomisation, randomise
-from truemorph.images.shapes import measure_shapes
 from truemorph.labelling.labeller import Labeller
 from truemorph.labelling.parts import decoded, table_part
 from truemorph.progress import Progress, progress
@@ -69,7 +67,6 @@ class Explained:
     name: str  # of the class
     table: pl.DataFrame  # in the order of the profiles: `object_id`; `relation`, the role in training
     mean: MeanMap  # in pixels of the network's image
-    aligned: MeanMap | None  # with major axes along x
     rings: dict[str, Profiles]  # by unit of the radii: "pixel" (of the network's image) or "R_petro"
 
     @property
@@ -106,7 +103,6 @@ def explain(
     *,
     layer: str | None = None,
     rings: int = 16,
-    align: bool = False,
     classes: Sequence[str] = (),
 ) -> dict[str, Explanation]:
     """Explain models on galaxies, each galaxy for its predicted class, and show progress.
@@ -123,7 +119,7 @@ def explain(
     cams = {name: GradCam(model, layer) for name, model in models.items()}
     total = None if galaxies is None else galaxies * len(models)
     with progress(total, "explaining", "galaxies") as bar:
-        return {name: _explain(name, cam, source, rings, align, bar, classes) for name, cam in cams.items()}
+        return {name: _explain(name, cam, source, rings, bar, classes) for name, cam in cams.items()}
 
 
 def checked(explanation: Explanation, model: Classifier, source: Source, draws: int, seed: int) -> Explanation:
@@ -135,15 +131,13 @@ def checked(explanation: Explanation, model: Classifier, source: Source, draws: 
         return replace(explanation, unchecked=str(problem))
 
 
-def _explain(
-    name: str, cam: GradCam, source: Source, rings: int, align: bool, bar: Progress, wanted: Sequence[str]
-) -> Explanation:
+def _explain(name: str, cam: GradCam, source: Source, rings: int, bar: Progress, wanted: Sequence[str]) -> Explanation:
     model = cam.model
     numbers = [k for k, name in enumerate(model.classes) if not wanted or name in wanted]
     size, n_classes = model.config.image_size, len(model.classes)
     edges = {PIXELS: np.linspace(0, size / 2, rings + 1), RADII: np.linspace(0, REACH, rings + 1)}
     labeller = Labeller(model, cam)
-    sums, turned = np.zeros((2, n_classes, 3, size, size))
+    sums = np.zeros((n_classes, 3, size, size))
     parts, problems, seen = list[pl.DataFrame](), list[tuple[Any, str]](), 0
     for some in source(model.config):
         problems += some.problems
@@ -166,9 +160,6 @@ def _explain(
             rows, pixels, predicted = some.rows.filter(chosen), some.pixels[chosen], predicted[chosen]
             maps = upsampled(cam.maps(pixels, predicted, fold[chosen]), size, cam.grid)
             sums += [moments(maps[predicted == k]) for k in range(n_classes)]
-            if align:
-                straight = aligned(maps, measure_shapes(pixels)["angle"].to_numpy())
-                turned += [moments(straight[predicted == k]) for k in range(n_classes)]
             profiles = {PIXELS: radial_profiles(maps, edges[PIXELS])}
             if RADIUS in rows.columns:
                 radius = rows[RADIUS].cast(pl.Float64).to_numpy() * size / model.config.crop
@@ -192,7 +183,6 @@ def _explain(
             name=model.classes[k],
             table=own.select("object_id", "relation"),
             mean=MeanMap.of(sums[k]),
-            aligned=MeanMap.of(turned[k]) if align else None,
             rings={unit: Profiles(edges[unit], own[unit].to_numpy()) for unit in edges if unit in own.columns},
         )
         classes.append(made)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -68,7 +68,7 @@ def is_partition(name: str) -> bool:
 
 
 def check_partitions(root: Path, names: Sequence[str], rows: int) -> None:
-    """Raise an InputError if files are partitions of HATS, but not all of one catalogue, each once, with all rows."""
+    """Raise an InputError if files are partitions of HATS, but not all of one catalogue, with all rows."""
     matched = [match for match in map(_PARTITION.match, names) if match]
     if not matched:
         return
@@ -77,15 +77,10 @@ def check_partitions(root: Path, names: Sequence[str], rows: int) -> None:
         raise InputError(f"{root}: holds several HATS catalogues ({', '.join(folders[:3])}); give the folder of one")
     place = (root / folders[0]).resolve()
     place = place.parent if place.name == "dataset" else place
-    # A partition is a file, or a folder of files.
-    where = {match[0]: (int(match["order"]), int(match["pixel"])) for match in matched}
     info, kinds = place / "partition_info.csv", {"Norder": pl.Int64, "Npix": pl.Int64}
-    pixels, listed = {*where.values()}, {*read_columns(info, kinds).rows()} if info.is_file() else set()
+    pixels = {(int(match["order"]), int(match["pixel"])) for match in matched}
+    listed = {*read_columns(info, kinds).rows()} if info.is_file() else set()
     wrong = {
-        "is twice there": [order for order, number in Counter(where.values()).items() if number > 1],
-        "is there, and others inside of it": [
-            above for order, pixel in pixels for k in range(order) if (above := (k, pixel >> 2 * (order - k))) in pixels
-        ],
         "is missing": sorted(listed - pixels),
         "is not in partition_info.csv": sorted(pixels - listed) if listed else [],
     }

@@ -19,7 +19,7 @@ from truemorph.bias.estimate import Estimate, make_estimate
 from truemorph.bias.likelihood import observables_of
 from truemorph.bias.population import PopulationFractions
 from truemorph.bias.result import Settings
-from truemorph.catalogs.catalogue import classes_of, is_simulated, read_catalogue, rows_where
+from truemorph.catalogs.catalogue import classes_of, read_catalogue, rows_where
 from truemorph.catalogs.label_sets import FIFTHS, LabelSet, sets_of_others
 from truemorph.catalogs.other_labels import hash_of_model, is_of_model, with_other_labels
 from truemorph.catalogs.paths import asked_in, asked_of, given_labels, gold_column, majority_paths, path_labels, root_of
@@ -274,7 +274,7 @@ def trained_on(sources: Sequence[Path]) -> Path:
 def _made_here(catalogue: CatalogTable, options: ReportOptions) -> _Shown:
     """Estimate from all that the catalogue offers: with its gold labels, unless they are the truth of simulations."""
     offered = [*options.gold, *(["gold"] if "gold" in catalogue.frame.columns else [])][:1]
-    if is_simulated(catalogue.metadata) or (offered == ["gold"] and not catalogue.frame["gold"].count()):
+    if catalogue.metadata.get("simulated") or (offered == ["gold"] and not catalogue.frame["gold"].count()):
         offered = []
     findings, settings = list[Finding](), Settings(seed=options.seed)
     where: dict[str, Any] = {"where": options.where, "intrinsic": options.intrinsic}
@@ -414,7 +414,7 @@ def _gold(
             findings.append(Finding("gold-empty", "caution", text, "Check the column or rule (`gold`)."))
             continue
         name = GOLD_LABELS if len(rules or own) == 1 else f"{GOLD_LABELS} ({read.definition})"
-        name = TRUTH if read.rule == column and is_simulated(catalogue.metadata) else name
+        name = TRUTH if read.rule == column and catalogue.metadata.get("simulated") else name
         p = np.where((read.numbers >= 0)[:, None], np.eye(len(classes))[read.numbers], np.nan)
         out[read.definition], known[read.definition] = LabelSet(name, "truth", p, classes), read.numbers
         if asked is not None and read.paths is not None:

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from truemorph.archives.provenance import is_local
-from truemorph.catalogs.catalogue import is_simulated, read_catalogue
+from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.crossmatch import Join
 from truemorph.catalogs.mapping import read_mapping
 from truemorph.catalogs.prepare import Preparation, TableSettings, prepare, write_preparation
@@ -119,7 +119,7 @@ def _prepared(work: Work) -> Preparation:
 def _simulated(work: Work, metadata: Mapping[str, Any]) -> list[Finding]:
     """Return the finding that these galaxies are simulated, by their catalogue, or by where they were fetched."""
     fetched = () if work.inputs.table is not None else ("gz2", "sdss", "simard")
-    if not (is_simulated(metadata) or any(is_local(work.data / name) for name in fetched)):
+    if not (metadata.get("simulated") or any(is_local(work.data / name) for name in fetched)):
         return []
     message = "These galaxies are simulated, so that nothing here is a statement about the real ones, or the paper's."
     return [Finding("archive-simulated", "caution", message, "Fetch the real archives (`fetch`) to test the paper.")]

@@ -286,7 +286,7 @@ def explained(work: Work, kind: str) -> dict[str, Explanation]:
             mean = MeanMap(kept["mean"], kept["stderr"], kept["count"])
             profiles = Profiles(kept["edges"], kept["rings"])
         numbered = pl.DataFrame({"object_id": np.arange(len(profiles.profiles))})
-        one = Explained(kind, numbered, mean, None, {PIXELS: profiles})
+        one = Explained(kind, numbered, mean, {PIXELS: profiles})
         out[model] = Explanation(model, **about, classes=(one,))
     return out
 

@@ -115,11 +115,7 @@ def _processor() -> list[str]:
     """Return what identifies the CPU, because machines with other CPUs may share the cache."""
     core = openvino.Core()
     names = ("FULL_DEVICE_NAME", "DEVICE_ARCHITECTURE", "OPTIMIZATION_CAPABILITIES")
-    about = [str(core.get_property("CPU", name)) for name in names]
-    with suppress(OSError):
-        first = Path("/proc/cpuinfo").read_text().partition("\n\n")[0].splitlines()
-        about += [line for line in first if line.startswith(("cpu family", "model", "stepping", "flags", "Features"))]
-    return about
+    return [str(core.get_property("CPU", name)) for name in names]
 
 
 if __name__ == "__main__":
