@@ -75,13 +75,3 @@ def test_files_of_a_later_version_are_refused(tmp_path):
     for read, name in ((read_catalogue, "catalogue.parquet"), (read_fit, "transition.json"), (tm.load, "model")):
         with pytest.raises(InputError):
             read(folder / name)
-
-
-def test_draws_of_version_0_2_in_another_order_are_refused(tmp_path):
-    """All its galaxies have gold labels, so that its errors are 0."""
-    for name in ("bars.json", "bars.npz"):
-        shutil.copy(VERSIONS / "0.2" / name, tmp_path)
-    draws = np.load(tmp_path / "bars.npz")["fractions"]
-    np.savez_compressed(tmp_path / "bars.npz", fractions=draws[:, :, ::-1])
-    with pytest.raises(InputError):
-        tm.Estimate.read(tmp_path / "bars.json")

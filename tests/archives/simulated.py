@@ -151,7 +151,6 @@ def _simard(folder: Path, population: pl.DataFrame, rng: np.random.Generator) ->
     scale = np.round(_COSMOLOGY.kpc_proper_per_arcmin(redshift).to_value(u.kpc / u.arcsec), 3)
     scale = np.where(has_redshift, scale, MISSING)
     circular = table["r50"].to_numpy() * np.exp(0.05 * rng.normal(size=n))  # arcsec
-    along = np.where(has_redshift, circular * scale / np.sqrt(ratio), MISSING)
     failed = _some(rng, n, 0.01)
     bulge, index = table["bulge_fraction"].to_numpy(), table["sersic_index"].to_numpy()
     # A single Sérsic fit to bulge and exponential disk: closer to the index of the disk.

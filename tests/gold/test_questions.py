@@ -116,7 +116,7 @@ def test_a_model_of_the_question_predicts_the_answers(bars):
     names, doubted = np.array(ENDS)[truth], np.random.default_rng(3).random(truth.size) < 0.5
     bar = np.where(doubted, 0.5, np.clip(names == "bar", 0.02, 0.98))
     labels = {"p_applies_bar": 0.97, "p_bar_given_applies": bar, "p_no_bar_given_applies": 1 - bar}
-    table = catalogue.frame.select("object_id").with_columns(
+    table = catalogue.frame.select("object_id", label=pl.lit("")).with_columns(
         **{name: pl.lit(value) if np.isscalar(value) else pl.Series(value) for name, value in labels.items()}
     )
     rates = {}

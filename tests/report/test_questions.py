@@ -277,8 +277,10 @@ def test_what_does_not_go_together_is_refused(given, options, galaxies, tmp_path
 
 
 def test_networks_without_their_estimate_are_refused(galaxies):
-    estimate = Estimate.read(galaxies / "spiral.json")
-    model, _ = network(galaxies, "lone", [estimate.transition.asked], [estimate.to_dict()], 4)
+    """A naive one doesn't hold any."""
+    asked = Asked(read_tree("gz2"), "spiral")
+    correct = transition_to_dict(MatrixTransition.identity(len(asked.classes))) | {"question": "spiral"}
+    model, _ = network(galaxies, "lone", [asked], [correct], 4)
     options = ReportOptions(catalogue=galaxies / "cat.parquet", labels=[galaxies / "lone.parquet"])
     with pytest.raises(InputError, match="spiral"):
         write_report(model, Estimate.read(galaxies / "bar.json"), out=galaxies / "no.html", options=options)

@@ -125,8 +125,8 @@ def train_on_catalogue(
 ) -> TrainingResult | None:
     """Train a classifier on a prepared catalogue and write its run folder; if interrupted, the same call resumes.
 
-    `catalogue` and `transitions`, as `transition_described` takes them, are used instead of the files named in `run`;
-    several are those of questions. Without a transition, θ is fitted here: for a network, to all rows of the catalogue by
+    `catalogue` and `transitions`, as `transition_described` takes them, replace the files named in `run`; several are
+    those of questions. Without a transition, θ is fitted here: for a network, to all rows of the catalogue by
     maximum likelihood; for a logistic classifier, together with the regression. Returns None in all processes but the
     first.
     """

@@ -73,7 +73,7 @@ class _Node:
         """Return each galaxy's log-likelihood, (n,), and its slopes in the parameters of its class, (n, P / K)."""
         counts, total, scores = self.counts, self.counts.sum(axis=1), np.zeros(self.counts.shape)
         own = point.reshape(self.n_classes, -1)[self.classes]
-        tables = own[:, : own.shape[1] - self.of_votes].reshape(total.size, -1, self.design.shape[1])
+        tables = own[:, : own.shape[1] - self.of_votes].reshape(total.size, counts.shape[1] - 1, self.design.shape[1])
         scores[:, 1:] = np.einsum("nt,nat->na", self.design, tables)
         mean = np.maximum(softmax(scores, axis=1), 1e-9)
         whole = np.exp(-own[:, -1]) if self.of_votes else np.ones(total.size)  # (1 - ρ) / ρ
