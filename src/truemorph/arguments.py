@@ -30,12 +30,12 @@ def validated(function: Callable[Given, Result]) -> Callable[Given, Result]:
     names = list(inspect.signature(function).parameters)
 
     @wraps(function)
-    def checked(*given: Given.args, **options: Given.kwargs) -> Result:
-        for name, one in [*zip(names, given, strict=False), *options.items()]:
-            if isinstance(one, str | PurePath) and "\0" in str(one):
-                raise InputError(f"`{name}`: {str(one)!r} has a null character; remove it")
+    def checked(*arguments: Given.args, **options: Given.kwargs) -> Result:
+        for name, value in [*zip(names, arguments, strict=False), *options.items()]:
+            if isinstance(value, str | PurePath) and "\0" in str(value):
+                raise InputError(f"`{name}`: {str(value)!r} has a null character; remove it")
         try:
-            return checking(*given, **options)
+            return checking(*arguments, **options)
         except ValidationError as problem:
             if problem.title != function.__name__:
                 raise
@@ -73,14 +73,14 @@ def listed(given: Any) -> list[Any]:
     return [] if given is None else list(given) if isinstance(given, list | tuple) else [given]
 
 
-def _pair(given: Any) -> Any:
-    if isinstance(given, str) and not re.fullmatch(r"\d+/\d+", given):
+def _pair(value: Any) -> Any:
+    if isinstance(value, str) and not re.fullmatch(r"\d+/\d+", value):
         raise ValueError("must be k/n, such as 3/64")
-    return given.split("/") if isinstance(given, str) else given
+    return value.split("/") if isinstance(value, str) else value
 
 
-def _edges(given: Any) -> Any:
-    parts = given.split(",") if isinstance(given, str) else given
+def _edges(value: Any) -> Any:
+    parts = value.split(",") if isinstance(value, str) else value
     return parts[0] if isinstance(parts, list) and len(parts) == 1 else parts
 
 

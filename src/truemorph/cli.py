@@ -134,8 +134,8 @@ def _with_file(app: App, command: str, file: Path, tokens: tuple[str, ...]) -> t
     options, unnamed = options_in(file, command, COMMANDS), list[Any]()
     for argument in reduce(getitem, command.split(), app).assemble_argument_collection():
         if argument.field_info.kind is inspect.Parameter.VAR_POSITIONAL:  # such as the runs of a report
-            given = options.pop(argument.field_info.name, [])
-            unnamed = given if isinstance(given, list) else [given]
+            value = options.pop(argument.field_info.name, [])
+            unnamed = value if isinstance(value, list) else [value]
     app.config = Dict(reduce(lambda inner, word: {word: inner}, command.split()[::-1], options), source=str(file))
     if unnamed and not app.parse_args(tokens, exit_on_error=False, print_error=False)[1].args:
         tokens = (*tokens, "--", *map(str, unnamed))
@@ -146,8 +146,8 @@ def _about(function: str) -> str:
     """Return the first line of a command's docstring, without importing it."""
     module, _, name = function.partition(":")
     tree = ast.parse((files("truemorph.commands") / f"{module}.py").read_text(encoding="utf-8"))
-    (found,) = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name)
-    return (ast.get_docstring(found) or "").partition("\n")[0]
+    (definition,) = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name)
+    return (ast.get_docstring(definition) or "").partition("\n")[0]
 
 
 def _shown_default(value: Any) -> str | None:
@@ -160,23 +160,23 @@ def _shown_default(value: Any) -> str | None:
 def next_command(command: str | None, arguments: Mapping[str, Any]) -> str:
     """Return what to do after a command; empty where its arguments do not say on which files."""
     following = _NEXT.get(command or "", "")
-    given = {name: arguments.get(name) for name in re.findall(r"{(\w+)}", following)}
-    if command == "transition" and given["out"]:  # the estimate beside a table
-        given["out"] = Path(given["out"]).with_suffix(".json")
-    tables = [str(given[name]) for name in ("catalogue", "source") if name in given]
+    values = {name: arguments.get(name) for name in re.findall(r"{(\w+)}", following)}
+    if command == "transition" and values["out"]:  # the estimate beside a table
+        values["out"] = Path(values["out"]).with_suffix(".json")
+    tables = [str(values[name]) for name in ("catalogue", "source") if name in values]
     of_question = command in ("bias", "transition") and arguments.get("question")
-    if arguments.get("dry_run") or of_question or None in given.values():
+    if arguments.get("dry_run") or of_question or None in values.values():
         return ""
     if not all(table.endswith(".parquet") for table in tables):
         return ""
     from truemorph.config import by_commas
 
-    words = {name: value if isinstance(value, tuple) else (value,) for name, value in given.items()}
-    if command == "label" and str(given["model"]).endswith(".json"):  # a report of an estimate has its labels
+    words = {name: value if isinstance(value, tuple) else (value,) for name, value in values.items()}
+    if command == "label" and str(values["model"]).endswith(".json"):  # a report of an estimate has its labels
         following = following.replace(" --labels {out}", "")
     filled = following.format_map({name: shlex.join(map(str, value)) for name, value in words.items()})
-    if command in ("gold import", "prepare") and (asked := by_commas(arguments.get("question") or "")[0]):
-        filled += f" --question {shlex.quote(asked)}"
+    if command in ("gold import", "prepare") and (question := by_commas(arguments.get("question") or "")[0]):
+        filled += f" --question {shlex.quote(question)}"
     return filled
 
 
@@ -246,14 +246,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # Greek letters on a terminal that has none
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if "" in given:
-        _end(2, f"the argument after {given[given.index('') - 1]} is empty; give a value")
-    chosen = chosen_command(given)
+    tokens = list(sys.argv[1:] if arguments is None else arguments)
+    if "" in tokens:
+        _end(2, f"the argument after {tokens[tokens.index('') - 1]} is empty; give a value")
+    chosen = chosen_command(tokens)
     app = command_app(chosen)
     try:
         with extras_named():
-            app.meta(given, exit_on_error=False, print_error=False)
+            app.meta(tokens, exit_on_error=False, print_error=False)
     except UnknownCommandError as problem:
         _end(2, f"no command {' '.join(problem.unused_tokens or [])!r}; commands: {', '.join(COMMANDS)}")
     except CycloptsError as problem:

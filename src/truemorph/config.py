@@ -18,8 +18,8 @@ _PAPER_CROP = 207 / 424
 
 def by_commas(value: Any) -> Any:
     """Split "a,b" from the command line."""
-    given = (value,) if isinstance(value, str) else value
-    return [name.strip() for one in given for name in str(one).split(",")] if isinstance(given, list | tuple) else value
+    parts = (value,) if isinstance(value, str) else value
+    return [name.strip() for one in parts for name in str(one).split(",")] if isinstance(parts, list | tuple) else value
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(by_commas)]
@@ -214,13 +214,13 @@ def given_settings(settings: BaseModel | Mapping[str, Any] | None) -> dict[str, 
 
 def run_config(catalogue: PathLike, own: BaseModel | Mapping[str, Any] | None = None, **changes: Any) -> RunConfig:
     """Make the settings of a run: those of a preset, with changes (None means no change); `own` are of training."""
-    given = {name: value for name, value in changes.items() if value is not None}
-    if "out" not in given:
+    values = {name: value for name, value in changes.items() if value is not None}
+    if "out" not in values:
         raise InputError(f"{catalogue}: name the folder of the model (`out`)")
     training = {name: value for name, value in given_settings(own).items() if value is not None}
-    preset = given.get("preset") or ("standard" if _has_gpu() else "quick")
-    given |= {"catalogue": str(catalogue), "preset": preset, "training": _of_preset(preset) | training}
-    return checked(RunConfig, given, "setting")
+    preset = values.get("preset") or ("standard" if _has_gpu() else "quick")
+    values |= {"catalogue": str(catalogue), "preset": preset, "training": _of_preset(preset) | training}
+    return checked(RunConfig, values, "setting")
 
 
 def _has_gpu() -> bool:

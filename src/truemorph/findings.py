@@ -55,7 +55,7 @@ class Finding:
 
 def unique(*findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """Return the findings of several results in order, without duplicates."""
-    return tuple(dict.fromkeys(one for some in findings for one in some))
+    return tuple(dict.fromkeys(finding for group in findings for finding in group))
 
 
 class FindingWarning(UserWarning):

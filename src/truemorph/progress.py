@@ -79,10 +79,10 @@ def tell(text: str) -> None:
 def printable(text: str) -> str:
     """Escape control characters, which could change a terminal; line breaks and tabs stay."""
     return "".join(
-        one.encode("unicode_escape").decode()
-        if unicodedata.category(one) in ("Cc", "Cf") and one not in "\n\t"
-        else one
-        for one in text
+        character.encode("unicode_escape").decode()
+        if unicodedata.category(character) in ("Cc", "Cf") and character not in "\n\t"
+        else character
+        for character in text
     )
 
 

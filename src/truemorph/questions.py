@@ -123,9 +123,9 @@ class Question(BaseModel, frozen=True, extra="forbid"):
                 )
             if not columns:
                 raise ValueError(f"question {self.name!r}: name a column with the votes for {answer!r}")
-        for kind, some in (("answers", list(map(slug, self.answers))), ("columns", [*chain(*self.answers.values())])):
-            if len(set(some)) < len(some):
-                twice = next(name for name in some if some.count(name) > 1)
+        for kind, names in (("answers", list(map(slug, self.answers))), ("columns", [*chain(*self.answers.values())])):
+            if len(set(names)) < len(names):
+                twice = next(name for name in names if names.count(name) > 1)
                 raise ValueError(f"question {self.name!r}: two {kind} have the name {twice!r}")
         for answer in (*self.shown, *self.definitions):
             if answer not in self.answers or (answer in self.shown and is_unsure(answer)):
@@ -326,7 +326,7 @@ class Tree(BaseModel, frozen=True, extra="forbid"):
     def absent_answer(self, name: str, existing: Collection[str]) -> tuple[int, str]:
         """Return how many of the columns of `answer_columns` a table has, and the first that it lacks."""
         sets = [_nearest(gate, self._answer_templates, existing) for gate in self.gates(name)]
-        every = [column for some in sets for column in some]
+        every = [column for columns in sets for column in columns]
         return sum(column in existing for column in every), next(column for column in every if column not in existing)
 
     @property
@@ -345,12 +345,12 @@ class VoteColumns:
 
 def _found(question: Question, templates: Sequence[str], existing: Collection[str]) -> tuple[str, ...] | None:
     """Return the first set of columns that a table has for all answers to a question, or None."""
-    return next((some for some in question.columns(templates) if all(column in existing for column in some)), None)
+    return next((names for names in question.columns(templates) if all(column in existing for column in names)), None)
 
 
 def _nearest(question: Question, templates: Sequence[str], existing: Collection[str]) -> tuple[str, ...]:
     """Return the set of columns of which a table has most, by default the first."""
-    return max(question.columns(templates), key=lambda some: sum(column in existing for column in some))
+    return max(question.columns(templates), key=lambda names: sum(column in existing for column in names))
 
 
 @cache
@@ -452,16 +452,16 @@ class Asked:
     answers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        given = dict[str, Any]()
+        defaults = dict[str, Any]()
         if not self.answers:
             counted = self.tree.gold_answers(self.question)
             numbers = {name: k for k, name in enumerate(counted, 1)}
             of_answers = tuple(numbers.get(path.answer or "", 0) for path in self.paths)
-            given |= {"answers": (NOT_APPLICABLE, *counted), "answers_of_paths": of_answers}
+            defaults |= {"answers": (NOT_APPLICABLE, *counted), "answers_of_paths": of_answers}
         if not self.of_paths:
-            given |= {"of_paths": tuple(range(len(self.paths))), "classes": tuple(path.name for path in self.paths)}
-            given["answers_of_classes"] = given.get("answers_of_paths", self.answers_of_paths)
-        for name, value in given.items():
+            defaults |= {"of_paths": tuple(range(len(self.paths))), "classes": tuple(path.name for path in self.paths)}
+            defaults["answers_of_classes"] = defaults.get("answers_of_paths", self.answers_of_paths)
+        for name, value in defaults.items():
             object.__setattr__(self, name, value)
         if len(self.of_paths) != len(self.paths) or {*self.of_paths} != {*range(len(self.classes))}:
             listed = ", ".join(path.name for path in self.paths)
@@ -641,8 +641,8 @@ def _possible(votes: np.ndarray) -> np.ndarray:
 def log_odds(votes: np.ndarray) -> np.ndarray:
     """Return the log-odds of votes, shape (N, A), for every answer that somebody gave but the most frequent, (N, P)."""
     n, total = votes.sum(axis=1, keepdims=True), votes.sum(axis=0)
-    some = votes[:, (total > 0) & (np.arange(total.size) != total.argmax())]
-    return np.asarray(np.log((some + 0.5) / (n - some + 0.5)))
+    counts = votes[:, (total > 0) & (np.arange(total.size) != total.argmax())]
+    return np.asarray(np.log((counts + 0.5) / (n - counts + 0.5)))
 
 
 @dataclass(frozen=True, repr=False)

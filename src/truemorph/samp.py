@@ -64,7 +64,7 @@ def _receivers(client: Any, to: str | None) -> dict[str, str]:
     names = {key: str(client.get_metadata(key).get("samp.name", key)) for key in client.get_subscribed_clients(_LOAD)}
     if not names:
         raise TruemorphError(f"no program that loads tables is connected to the SAMP hub: {_START}")
-    chosen = {one: name for one, name in names.items() if to is None or to.lower() in name.lower()}
+    chosen = {client_id: name for client_id, name in names.items() if to is None or to.lower() in name.lower()}
     if not chosen:
         raise InputError(
             f"no program named {to!r} is connected to the SAMP hub; connected: {', '.join(names.values())}"

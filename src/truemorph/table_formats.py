@@ -36,7 +36,7 @@ _CODED = "truemorph metadata, JSON in base64: "  # in files of version 0.1
 
 def metadata_text(metadata: Mapping[str, Any]) -> str:
     """Return metadata as JSON; characters that FITS or VOTable files do not keep are escaped."""
-    return re.sub("['&<>]", lambda found: f"\\u{ord(found[0]):04x}", json.dumps(metadata))
+    return re.sub("['&<>]", lambda match: f"\\u{ord(match[0]):04x}", json.dumps(metadata))
 
 
 def read_metadata(held: Mapping[str, Any], source: str) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def read_csv(path: Path, separator: str) -> pl.DataFrame:
         for column in frame
         if column.dtype.is_integer() or (column.dtype.is_float() and (column == column.floor()).all())
     )
-    digits, coded = (pl.all().str.contains(one) for one in (r"^[+-]?\d+([eE]\d+)?$", r"^[+-]?0\d|[eE]"))
+    digits, coded = (pl.all().str.contains(pattern) for pattern in (r"^[+-]?\d+([eE]\d+)?$", r"^[+-]?0\d|[eE]"))
     coded_names = text.select(digits.all() & coded.any()).collect(engine="streaming")
     frame = frame.with_columns(text.select(column.name for column in coded_names if column.any()).collect())
     return frame.filter(~pl.all_horizontal(pl.all().is_null()))  # blank lines

@@ -208,8 +208,8 @@ def numeric_columns(frame: pl.DataFrame, names: Sequence[str], source: str) -> n
             raise InputError(f"{source}: no column {name!r}; {nearest(name, frame.columns)}{how}")
         if not frame.schema[name].is_numeric():
             raise InputError(f"{source}: column {name!r} holds {frame.schema[name]}, not numbers; choose another")
-    known, _ = cleaned(frame, names, source)
-    columns = [known[name].cast(pl.Float64).to_numpy() for name in names]
+    clean_frame, _ = cleaned(frame, names, source)
+    columns = [clean_frame[name].cast(pl.Float64).to_numpy() for name in names]
     return np.stack(columns, axis=1) if columns else np.empty((frame.height, 0))
 
 
@@ -247,15 +247,15 @@ def cleaned(
     """
     findings = []
     for name in columns:
-        known = without(frame[name], missing)
-        kept = without(known, sentinels)
-        gone = kept.is_null() & known.is_not_null()
+        column = without(frame[name], missing)
+        kept = without(column, sentinels)
+        gone = kept.is_null() & column.is_not_null()
         if gone.any():
-            values = known.filter(gone).unique().sort().to_list()
+            values = column.filter(gone).unique().sort().to_list()
             shown = ", ".join(f"{float(value):.6g}" for value in values[:3])
             rows = f"{gone.sum():,d} of {len(gone):,d} rows"
-            found = f"{source}: column {name}: {shown} was treated as missing in {rows}."
-            findings.append(Finding("values-treated-as-missing", "note", found))
+            message = f"{source}: column {name}: {shown} was treated as missing in {rows}."
+            findings.append(Finding("values-treated-as-missing", "note", message))
         frame = frame.with_columns(kept.alias(name))
     return frame, findings
 
@@ -267,8 +267,8 @@ def to_arrow(table: CatalogTable) -> pa.Table:
     as VOParquet (IVOA note of 2025-01-16) for TOPCAT, except for tables with lists, dates or structs; and for astropy.
     """
     arrow = table.frame.to_arrow(compat_level=pl.CompatLevel.oldest())
-    known = {"unit": table.units, "description": table.descriptions}
-    texts = {name: {key: held[name] for key, held in known.items() if held.get(name)} for name in arrow.column_names}
+    kinds = {"unit": table.units, "description": table.descriptions}
+    texts = {name: {key: held[name] for key, held in kinds.items() if held.get(name)} for name in arrow.column_names}
     fields = [field.with_metadata(texts[field.name]) if texts[field.name] else field for field in arrow.schema]
     yaml = json.dumps({"datatype": [{"name": name, **text} for name, text in texts.items()]})  # JSON is also YAML
     texts_of_vo = voparquet(_plain_frame(table.frame.clear()).schema, table.units, table.descriptions, table.metadata)
@@ -445,6 +445,6 @@ def _astropy_table(table: CatalogTable) -> Any:
             data = series.fill_null(0).to_numpy()
         else:
             raise InputError(f"column {name} ({series.dtype}) is not supported in such a table; cast or drop it")
-        known = {"unit": table.units.get(name), "description": table.descriptions.get(name)}
-        out[name] = MaskedColumn(data, mask=missing, **known) if missing.any() else Column(data, **known)
+        attributes = {"unit": table.units.get(name), "description": table.descriptions.get(name)}
+        out[name] = MaskedColumn(data, mask=missing, **attributes) if missing.any() else Column(data, **attributes)
     return out

@@ -27,9 +27,9 @@ def one_thread(work: Callable[Given, Result]) -> Callable[Given, Result]:
     """
 
     @wraps(work)
-    def limited(*given: Given.args, **options: Given.kwargs) -> Result:
+    def limited(*arguments: Given.args, **options: Given.kwargs) -> Result:
         with _linear_algebra().limit(limits=1):
-            return work(*given, **options)
+            return work(*arguments, **options)
 
     return limited
 

@@ -54,19 +54,19 @@ def addresses(overrides: PathLike | Mapping[str, Any] | None = None) -> dict[str
     Overrides are a file or a dict of name and url, or url and checksum. A new URL removes the packaged checksum.
     """
     packaged = read_toml(Path(__file__).with_name("addresses.toml"))
-    known = {name: Address(name=name, **settings) for name, settings in _entries(packaged)}
+    by_name = {name: Address(name=name, **settings) for name, settings in _entries(packaged)}
     for source in (os.environ.get(ENVIRONMENT), overrides):
         if not source:
             continue
         table, shown = (source, "addresses") if isinstance(source, Mapping) else (read_toml(source), source)
         for name, settings in _entries(table):
-            if name not in known:
-                raise InputError(f"{shown}: no address {name}; {nearest(name, list(known), what='addresses')}")
-            old = known[name].model_dump()
+            if name not in by_name:
+                raise InputError(f"{shown}: no address {name}; {nearest(name, list(by_name), what='addresses')}")
+            old = by_name[name].model_dump()
             # The published checksum is not valid for another file.
             dropped = {"checksum": None} if settings.get("url", old["url"]) != old["url"] else {}
-            known[name] = checked(Address, old | dropped | settings, f"{shown}: {name}:")
-    return known
+            by_name[name] = checked(Address, old | dropped | settings, f"{shown}: {name}:")
+    return by_name
 
 
 def _entries(table: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

@@ -61,19 +61,19 @@ def fetch(
         raise InputError(f"no HST mosaic {unknown[0]}; {nearest(unknown[0], HIPS, what='mosaics')} (`hips`)")
     if not 16 <= pixels <= 4096:
         raise InputError(f"images must be 16 to 4096 pixels wide (`pixels`); got {pixels}")
-    wanted = {row["object_id"]: row for row in read_positions(positions, fov).iter_rows(named=True)}
+    objects = {row["object_id"]: row for row in read_positions(positions, fov).iter_rows(named=True)}
     query = f"hips in order of preference {', '.join(hips)}; fov {fov} arcsec, {pixels} pixels, TAN"
     rows = _earlier(out, query, fov)
-    missing = [name for name, row in wanted.items() if not _is_done(out, row, rows.get(name, {}))]
+    missing = [name for name, row in objects.items() if not _is_done(out, row, rows.get(name, {}))]
     missing.sort(key=lambda name: name in rows)  # earlier failures last, because they may fail again
     sources, in_a_row = (known["hst.hips2fits"], known["hst.moc"]), 0
     if missing and session.offline:
-        many = f"{len(missing):,d} of {len(wanted):,d} objects are missing"
+        many = f"{len(missing):,d} of {len(objects):,d} objects are missing"
         raise TruemorphError(f"{out}: {many} (from {sources[0].public_url}); retry without `offline`")
-    for name in progress(len(wanted), "HST", "objects", initial=len(wanted) - len(missing), of=missing):
-        rows[name] = dict.fromkeys(_SCHEMA) | wanted[name]
+    for name in progress(len(objects), "HST", "objects", initial=len(objects) - len(missing), of=missing):
+        rows[name] = dict.fromkeys(_SCHEMA) | objects[name]
         try:
-            rows[name] |= _fetch_image(session, known, out / f"{name}.jpg", wanted[name], pixels, hips)
+            rows[name] |= _fetch_image(session, known, out / f"{name}.jpg", objects[name], pixels, hips)
             in_a_row = 0
         except ComeBackLaterError:
             raise
@@ -84,7 +84,7 @@ def fetch(
         write_recorded(out / "hst.csv", table, sources[0], query)
         if in_a_row == _GIVE_UP:
             raise TruemorphError(f"{in_a_row} images in a row {rows[name]['status']}")
-    statuses = [str(rows[name]["status"]) for name in wanted]
+    statuses = [str(rows[name]["status"]) for name in objects]
     failed = [status for status in statuses if status.startswith(FAILED)]
     counts = {status: statuses.count(status) for status in (OK, OUTSIDE, BLANK)} | {FAILED: len(failed)}
     text = f"{len(failed):,d} images could not be fetched (first: {failed[0]})." if failed else ""
@@ -142,9 +142,9 @@ def _earlier(out: Path, query: str, fov: float) -> dict[str, dict[str, Any]]:
         raise InputError(f"{path}: not readable as CSV; choose another folder (`out`)") from problem
 
 
-def _is_done(out: Path, wanted: dict[str, Any], row: dict[str, Any]) -> bool:
+def _is_done(out: Path, place: dict[str, Any], row: dict[str, Any]) -> bool:
     """Whether an earlier run has an object: same position and width, and its image still exists."""
-    if any(row.get(name) != value for name, value in wanted.items()):
+    if any(row.get(name) != value for name, value in place.items()):
         return False
     if row["status"] != OK:
         return row["status"] in (OUTSIDE, BLANK)
@@ -153,21 +153,21 @@ def _is_done(out: Path, wanted: dict[str, Any], row: dict[str, Any]) -> bool:
 
 
 def _fetch_image(
-    session: Session, known: dict[str, Address], path: Path, place: dict[str, Any], pixels: int, mosaics: Sequence[str]
+    session: Session, hosts: dict[str, Address], path: Path, place: dict[str, Any], pixels: int, mosaics: Sequence[str]
 ) -> dict[str, str]:
     """Fetch one object's image from the first mosaic that has it; return columns of its row."""
     fov = place["fov"] / 3600
     circle = {"RA": place["ra"], "DEC": place["dec"], "SR": fov / 2, "intersect": "overlaps"}
-    body = session.read(known["hst.moc"].url, circle | {"ID": "CDS/P/HST*", "get": "id", "fmt": "json"})
+    body = session.read(hosts["hst.moc"].url, circle | {"ID": "CDS/P/HST*", "get": "id", "fmt": "json"})
     try:
         covering = set(json.loads(body))
     except (ValueError, TypeError) as problem:
-        raise TruemorphError(f"{known['hst.moc'].public_url}: expected a list of ids; got {body[:80]!r}") from problem
+        raise TruemorphError(f"{hosts['hst.moc'].public_url}: expected a list of ids; got {body[:80]!r}") from problem
     chosen = [name for name in mosaics if name in covering]
     image = {"ra": place["ra"], "dec": place["dec"], "fov": fov, "width": pixels, "height": pixels}
     for hips in chosen:
         form = image | {"hips": hips, "projection": "TAN", "coordsys": "icrs", "format": "jpg"}
-        body = session.read(known["hst.hips2fits"].url, form)
+        body = session.read(hosts["hst.hips2fits"].url, form)
         if not is_blank(body, pixels):
             write_file(path, body)
             return {"file": path.name, "hips": hips, "status": OK, "sha256": file_hash(path)}

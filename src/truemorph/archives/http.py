@@ -157,8 +157,8 @@ def download(session: Session, address: Address, path: Path) -> None:
     if path.is_file():
         entry = read_provenance(path.parent).get(path.name, {})
         recorded = f"sha256:{entry['sha256']}" if entry else None
-        known = (recorded or address.checksum) if session.offline else (address.checksum or recorded)
-        why = _damage(path, path.suffix, known)
+        checksum = (recorded or address.checksum) if session.offline else (address.checksum or recorded)
+        why = _damage(path, path.suffix, checksum)
         if entry and entry["url"] != address.public_url and not (session.offline or address.checksum):
             why = f"it was downloaded from {entry['url']}"
         if why is None:
@@ -183,10 +183,10 @@ def download(session: Session, address: Address, path: Path) -> None:
 def _transfer(session: Session, url: str, part: Path, described: Path) -> None:
     """Download the rest of a file to its .part file."""
     have, headers = _size(part), {}
-    known = read_json(described) if have and described.is_file() else {}
-    if known.get("validator") and known.get("url") == without_login(url):
-        headers = {"Range": f"bytes={have}-", "If-Range": known["validator"]}
-        if have == known.get("size"):
+    entry = read_json(described) if have and described.is_file() else {}
+    if entry.get("validator") and entry.get("url") == without_login(url):
+        headers = {"Range": f"bytes={have}-", "If-Range": entry["validator"]}
+        if have == entry.get("size"):
             return
     with session.get(url, headers=headers) as response:
         have = have if response.status_code == 206 else 0

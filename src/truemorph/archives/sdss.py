@@ -106,22 +106,22 @@ def fetch(session: Session, known: dict[str, Address], out: Path, *, ids: Any = 
     and parts/ the responses, from which a later run resumes. `ids` is a sequence or a table with a column `id` (default
     dr7objid, objid or object_id); by default, those of the vote tables in the folder gz2 next to `out`.
     """
-    wanted = _dr7_ids(ids, id, out)
+    dr7_ids = _dr7_ids(ids, id, out)
     address = known["sdss.sql"]
     sql = f"{PHOTOMETRY.sql}; {DETECTIONS.sql}"
-    table = _finished(out, wanted, sql, None if session.offline else address.public_url)
+    table = _finished(out, dr7_ids, sql, None if session.offline else address.public_url)
     if table is None:
-        photometry = _found(session, address.url, out, PHOTOMETRY, wanted)
+        photometry = _found(session, address.url, out, PHOTOMETRY, dr7_ids)
         objects = photometry["objid"].unique().sort()
         if objects.len() == 0:
-            raise InputError(f"none of {wanted.len():,d} ids is in DR7 (first: {wanted[0]}); give DR7 objids (`ids`)")
+            raise InputError(f"none of {dr7_ids.len():,d} ids is in DR7 (first: {dr7_ids[0]}); give DR7 objids (`ids`)")
         table = _table(photometry, _found(session, address.url, out, DETECTIONS, objects))
-        missing = wanted.filter(~wanted.is_in(objects.implode()))
+        missing = dr7_ids.filter(~dr7_ids.is_in(objects.implode()))
         write_recorded(out / "missing.csv", missing.to_frame(), address, sql)
         write_recorded(out / "photometry.parquet", table, address, sql, COLUMNS)
-    absent = wanted.len() - table.height
+    absent = dr7_ids.len() - table.height
     counts = {
-        "ids": wanted.len(),
+        "ids": dr7_ids.len(),
         "objects": table.height,
         "with redshift": table["redshift"].count(),
         "with Petrosian radius": table["petroRad_r"].count(),
@@ -131,22 +131,22 @@ def fetch(session: Session, known: dict[str, Address], out: Path, *, ids: Any = 
     return Fetched("sdss", out, counts, (address,), findings)
 
 
-def _dr7_ids(given: Any, column: str | None, out: Path) -> pl.Series:
+def _dr7_ids(source: Any, column: str | None, out: Path) -> pl.Series:
     """Return unique sorted ids (which groups them by field); raise an error if they are not from DR7."""
     what = "ids"
     try:
-        if given is None:
+        if source is None:
             tables = [path for name in VOTE_TABLES if (path := out.parent / "gz2" / name).is_file()]
             what = f"vote tables in {out.parent / 'gz2'}, made by truemorph fetch gz2"
             # Read only the ids, because these tables have hundreds of columns.
             read = [pl.read_csv(path, columns=["dr7objid"], infer_schema=False)["dr7objid"] for path in tables]
             values = pl.concat([pl.Series("dr7objid", [], pl.String), *read])
-        elif (is_path := isinstance(given, str | os.PathLike)) or hasattr(given, "columns"):
-            frame, what = read_table(given).frame, str(given) if is_path else what
+        elif (is_path := isinstance(source, str | os.PathLike)) or hasattr(source, "columns"):
+            frame, what = read_table(source).frame, str(source) if is_path else what
             name = find_column(frame, [column] if column else _ID_NAMES, f"{what} (`id`)")
             what, values = f"{what}: column {name}", frame[name].cast(pl.String)
         else:
-            values = pl.Series([str(value) for value in given if value is not None], dtype=pl.String)
+            values = pl.Series([str(value) for value in source if value is not None], dtype=pl.String)
         ids = values.str.strip_chars().replace({"": None}).drop_nulls().cast(pl.Int64).unique().sort().alias("objid")
     except pl.exceptions.PolarsError as problem:
         raise InputError(f"{what}: not integers (floats lose digits); name another column (`id`)") from problem
@@ -159,14 +159,14 @@ def _dr7_ids(given: Any, column: str | None, out: Path) -> pl.Series:
     return ids
 
 
-def _finished(out: Path, wanted: pl.Series, sql: str, url: str | None) -> pl.DataFrame | None:
+def _finished(out: Path, ids: pl.Series, sql: str, url: str | None) -> pl.DataFrame | None:
     """Return the table of an earlier run, if it has these ids, this query, and this server (or any)."""
     path, absent = out / "photometry.parquet", out / "missing.csv"
     same = read_provenance(out).get(path.name, {}).get("query") == sql
     if not (same and is_recorded(path, url) and is_recorded(absent, url)):
         return None
     table, missing = pl.read_parquet(path), pl.read_csv(absent, schema={"objid": pl.Int64})
-    return table if pl.concat([table["objid"], missing["objid"]]).sort().equals(wanted) else None
+    return table if pl.concat([table["objid"], missing["objid"]]).sort().equals(ids) else None
 
 
 def _table(photometry: pl.DataFrame, detections: pl.DataFrame) -> pl.DataFrame:

@@ -77,8 +77,8 @@ def _fetch_table(session: Session, url: str, parts: Path) -> tuple[pl.DataFrame,
         if answer.is_empty():
             return pl.DataFrame(schema=schema)
         answer.columns = list(schema)
-        known = answer.with_columns(pl.col(pl.Float32, pl.Float64).fill_nan(None), pl.col(pl.String).str.strip_chars())
-        return known.cast(dict(schema), strict=False)  # type: ignore[arg-type]
+        values = answer.with_columns(pl.col(pl.Float32, pl.Float64).fill_nan(None), pl.col(pl.String).str.strip_chars())
+        return values.cast(dict(schema), strict=False)  # type: ignore[arg-type]
 
     origin = f"{url} {adql} {total} {low} {high}"  # if the table changes, earlier responses are not used
     rows = pl.int_range(low, high + 1, eager=True).alias("recno")

@@ -68,11 +68,11 @@ def draw_votes(transition: TreeTransition, classes: np.ndarray, alpha: np.ndarra
     every = zip(asked_of.questions, transition.log_answers(alpha, votes=True), transition.overdispersion, strict=True)
     for question, log_mean, rho in every:
         before = [reached[answer] for answer in question.asked_after]
-        asked = np.sum(before, axis=0) if before else np.full(n, VOLUNTEERS)
+        volunteers = np.sum(before, axis=0) if before else np.full(n, VOLUNTEERS)
         concentration = (1 / np.array(rho) - 1)[classes]
         # Gamma variates need positive parameters.
         p = rng.standard_gamma(np.exp(log_mean)[np.arange(n), classes] * concentration[:, None] + 1e-9) + 1e-12
-        counts[question.name] = rng.multinomial(asked, p / p.sum(axis=1, keepdims=True))
+        counts[question.name] = rng.multinomial(volunteers, p / p.sum(axis=1, keepdims=True))
         reached |= dict(zip(question.answers, counts[question.name].T, strict=True))
     return Votes(asked_of, counts)
 
@@ -110,9 +110,9 @@ def _efigi_bars(name: str, seed: int, sizes: Sizes, data: Path) -> World:
     files = pl.read_csv(data / FILES["real"], infer_schema_length=None).select("pgc_name", "image")
     table = files.join(pl.read_parquet(data / FILES[name]), on="pgc_name", how="left", maintain_order="left")
     disk, tilt, bar = pl.col("t") >= -3, pl.col("inclination"), pl.col("bar_length")
-    known = pl.when(pl.col("t") <= -4).then(0).when(disk & (tilt >= 0.75)).then(1)
-    known = known.when(disk & tilt.is_between(0, 0.5) & (bar >= 0)).then(2 + (bar > 0).cast(pl.Int64))
-    classes = table.select(known.otherwise(UNKNOWN).fill_null(UNKNOWN)).to_series().to_numpy()
+    class_number = pl.when(pl.col("t") <= -4).then(0).when(disk & (tilt >= 0.75)).then(1)
+    class_number = class_number.when(disk & tilt.is_between(0, 0.5) & (bar >= 0)).then(2 + (bar > 0).cast(pl.Int64))
+    classes = table.select(class_number.otherwise(UNKNOWN).fill_null(UNKNOWN)).to_series().to_numpy()
     degraded = degraded_efigi(table["image"], classes != UNKNOWN, seed, sizes.pixels, data)
     truth, transition = classes[degraded.order].astype(np.int64), known_transition()
     return World(
@@ -141,10 +141,10 @@ def answer_scores(world: World, p: np.ndarray | None, labels: np.ndarray) -> dic
     truth, alpha = world.truth[rows], world.alpha[rows]
     no, yes = map(ASKED.classes.index, BAR_CLASSES)
     inside, bar = np.isin(truth, (no, yes)), (truth == yes).astype(np.int64)
-    given = None if p is None else p[:, yes] / np.maximum(p[:, yes] + p[:, no], 1e-12)
-    own = (labels == yes if given is None else given > 0.5).astype(np.int64)
-    some = None if given is None else given[inside]
-    scores = score(bar[inside], alpha[inside], own[inside], some, world.intrinsic[rows][inside], world.seed)
+    p_bar = None if p is None else p[:, yes] / np.maximum(p[:, yes] + p[:, no], 1e-12)
+    own = (labels == yes if p_bar is None else p_bar > 0.5).astype(np.int64)
+    p_inside = None if p_bar is None else p_bar[inside]
+    scores = score(bar[inside], alpha[inside], own[inside], p_inside, world.intrinsic[rows][inside], world.seed)
     bins, one_hot = Bins.cut(alpha, 5), np.eye(len(ASKED.classes))
 
     def fractions(values: np.ndarray) -> np.ndarray:

@@ -132,10 +132,10 @@ def run_plan(plan: Plan, folder: Path, jobs: int = 1) -> list[dict[str, Any]]:
 
     Returns `world`, `definition`, `seed`, `method` and `scores` of each run.
     """
-    for what, names, known in ("world", plan.worlds, plan.board.worlds), ("method", plan.methods, plan.board.methods):
+    for what, names, choices in ("world", plan.worlds, plan.board.worlds), ("method", plan.methods, plan.board.methods):
         for name in names:
-            if name not in known:
-                raise InputError(f"no {what} {name!r}; {what}s: {', '.join(known)}")
+            if name not in choices:
+                raise InputError(f"no {what} {name!r}; {what}s: {', '.join(choices)}")
     for world in plan.worlds:
         if world in FILES and (plan.data is None or not (plan.data / FILES[world]).is_file()):
             raise InputError(

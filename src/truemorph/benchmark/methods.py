@@ -221,11 +221,11 @@ def matched_votes(world: World) -> Votes:
         numbers = votes.counts[question.name]
         total, out = numbers.sum(axis=1), np.zeros(numbers.shape)
         yes = list(question.answers).index(question.shown[0])
-        asked = np.flatnonzero(total)
-        fraction = numbers[asked, yes] / total[asked]
-        matched = matched_fractions(fraction, world.alpha[asked], world.intrinsic[asked], seed=world.seed)
-        out[asked, yes] = total[asked] * matched
-        out[asked, 1 - yes] = total[asked] * (1 - matched)
+        rows = np.flatnonzero(total)
+        fraction = numbers[rows, yes] / total[rows]
+        matched = matched_fractions(fraction, world.alpha[rows], world.intrinsic[rows], seed=world.seed)
+        out[rows, yes] = total[rows] * matched
+        out[rows, 1 - yes] = total[rows] * (1 - matched)
         counts[question.name] = out
     return replace(votes, counts=counts)
 
@@ -244,8 +244,8 @@ def votes_regressed(world: World) -> Outcome:
     columns = [fraction, fraction**2, fraction * log_alpha, log_alpha, log_alpha**2]
     design = np.column_stack([*columns, *world.intrinsic.T])
     model = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=1000))
-    known = gold != UNKNOWN
-    return Outcome(p=model.fit(design[known], gold[known]).predict_proba(design)[:, 1])
+    has_gold = gold != UNKNOWN
+    return Outcome(p=model.fit(design[has_gold], gold[has_gold]).predict_proba(design)[:, 1])
 
 
 # Networks
@@ -322,21 +322,21 @@ def majority_with_cuts(world: World) -> Outcome:
     votes = _votes(world)
     question = votes.asked.asked
     counts = votes.counts[question.name]
-    asked = counts.sum(axis=1) >= _FEWEST_VOTES
+    has_votes = counts.sum(axis=1) >= _FEWEST_VOTES
     of_answers = np.array([world.names.index(answer) for answer in question.answers])
-    split = np.where(asked | (world.split != TRAIN) & (world.split != VALIDATION), world.split, UNUSED)
+    split = np.where(has_votes | (world.split != TRAIN) & (world.split != VALIDATION), world.split, UNUSED)
     model = network(world, of_answers[counts.argmax(axis=1)], split=split)
     # A weight that hardly counts in the fraction keeps p(bar | the question applies) of the others.
-    return Outcome(p=model.probabilities(world.images) * np.where(asked, 1.0, 1e-9)[:, None])
+    return Outcome(p=model.probabilities(world.images) * np.where(has_votes, 1.0, 1e-9)[:, None])
 
 
 def gold_alone(world: World) -> Outcome:
     """Train on 300 gold labels, of which a fifth decides when to stop."""
     gold = world.gold
-    known = np.flatnonzero(gold != UNKNOWN)
+    rows = np.flatnonzero(gold != UNKNOWN)
     split = np.where(np.isin(world.split, [TRAIN, VALIDATION]), UNUSED, world.split)
-    split[known] = TRAIN
-    split[known[::_HELD_OUT]] = VALIDATION
+    split[rows] = TRAIN
+    split[rows[::_HELD_OUT]] = VALIDATION
     return trained(world, np.maximum(gold, 0), split=split)
 
 

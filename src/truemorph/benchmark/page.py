@@ -81,8 +81,8 @@ def _metrics_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _first_of(row: Mapping[str, Any], metrics: Sequence[str]) -> tuple[float | None, float]:
     """Return mean and standard deviation of the first of the metrics that a row has."""
-    known = next((metric for metric in metrics if row["means"].get(metric) is not None), metrics[0])
-    return row["means"].get(known), row["stds"].get(known) or 0.0
+    name = next((metric for metric in metrics if row["means"].get(metric) is not None), metrics[0])
+    return row["means"].get(name), row["stds"].get(name) or 0.0
 
 
 def _by_world(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Mapping[str, Any]]]:
@@ -133,7 +133,7 @@ def summary_table(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str], 
     worlds = _by_world(rows)
 
     def both(row: Mapping[str, Any] | None) -> str:
-        return "–" if row is None else " / ".join(number(_first_of(row, some)[0]) for some in (_ACCURACY, _ERROR))
+        return "–" if row is None else " / ".join(number(_first_of(row, metrics)[0]) for metrics in (_ACCURACY, _ERROR))
 
     lines = [[title, *(both(here.get(name)) for here in worlds.values())] for name, title in titles.items()]
     return Table("Summary", ["method", *worlds], lines, SUMMARY.format(of))

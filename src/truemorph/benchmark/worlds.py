@@ -132,9 +132,9 @@ class World:
     def gold(self) -> np.ndarray:
         """True classes of 300 random training galaxies (of half, if there are fewer than 600); -1 elsewhere."""
         among = self.rows(TRAIN)
-        known = np.random.default_rng([self.seed, 9]).choice(among, min(GOLD, among.size // 2), replace=False)
+        rows = np.random.default_rng([self.seed, 9]).choice(among, min(GOLD, among.size // 2), replace=False)
         gold = np.full(self.truth.size, UNKNOWN)
-        gold[known] = self.truth[known]
+        gold[rows] = self.truth[rows]
         return gold
 
     @property

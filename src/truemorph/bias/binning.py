@@ -167,7 +167,7 @@ class Bins:
             near = [
                 neighbour for neighbour in near if np.array_equal(self.edges[neighbour, 0], self.edges[number, 0])
             ] or near
-        low, high = sorted((number, min(near, key=lambda one: self.totals[one])))
+        low, high = sorted((number, min(near, key=lambda candidate: self.totals[candidate])))
         if self.edges.ndim == 1:
             edges = np.delete(self.edges, high)
         else:

@@ -314,16 +314,16 @@ def make_estimate(
     )
 
 
-def _bins_of(asked: int | Sequence[float] | None, n: int, columns: int) -> tuple[int | np.ndarray, int, list[Finding]]:
+def _bins_of(bins: int | Sequence[float] | None, n: int, columns: int) -> tuple[int | np.ndarray, int, list[Finding]]:
     """Return the number of bins of so many galaxies, or their edges; the number of bins in α; and what was not done."""
-    if asked is None:
+    if bins is None:
         return default_bins(n), default_bins(n), []
-    if not isinstance(asked, int):
-        return np.asarray(asked, dtype=np.float64), default_bins(n, len(asked) - 1), []
-    most, wanted = default_bins(n, asked**columns), asked**columns
-    message = f"{wanted:,} bins of 50 galaxies or more were asked for; {n:,} galaxies are enough for {most:,}."
+    if not isinstance(bins, int):
+        return np.asarray(bins, dtype=np.float64), default_bins(n, len(bins) - 1), []
+    most, n_bins = default_bins(n, bins**columns), bins**columns
+    message = f"{n_bins:,} bins of 50 galaxies or more were asked for; {n:,} galaxies are enough for {most:,}."
     fewer = Finding("bins-fewer", "note", message, "Give edges (`fraction_bins`), or use more galaxies.")
-    return most, default_bins(n, asked), [fewer] if most < wanted else []
+    return most, default_bins(n, bins), [fewer] if most < n_bins else []
 
 
 def _galaxies(sample: Sample, fractions: PopulationFractions, context: Context) -> dict[str, np.ndarray] | None:

@@ -174,8 +174,8 @@ def fit_transition(
         gold_probability=gold_probability,
         weights=weights,
     )
-    wanted = Settings(method or "", family, bins, false_disk, delta, knots, seed, alpha_error)
-    fit = solve(sample, settings_for(sample, wanted))
+    settings = Settings(method or "", family, bins, false_disk, delta, knots, seed, alpha_error)
+    fit = solve(sample, settings_for(sample, settings))
     if bootstrap:
         fit = with_bootstrap_errors(fit, bootstrap, seed)
     return replace(fit, findings=diagnose(fit)[0])
@@ -237,7 +237,7 @@ def solve(sample: Sample, settings: Settings) -> TransitionFit:
     spaces = [_space(cls, search, settings.method) for cls in families]
     space, cls = spaces[0], families[0]
     if len(spaces) > 1:  # the lowest AIC
-        space = min(spaces, key=lambda one: 2 * one.size - 2 * gold_maximum(one, sample).value)
+        space = min(spaces, key=lambda candidate: 2 * candidate.size - 2 * gold_maximum(candidate, sample).value)
         cls = family_of(space.family)
     fitted_by = by_tree if cls is TreeTransition else METHODS[settings.method]
     fit = fitted_by(space, sample, replace(settings, family=cls))

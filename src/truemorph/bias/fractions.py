@@ -251,18 +251,18 @@ def check_paths(paths: Array, n: int) -> np.ndarray:
     return values.astype(np.int64)
 
 
-def _too_few(found: Mapping[str, Any], bins: Bins) -> np.ndarray:
+def _too_few(results: Mapping[str, Any], bins: Bins) -> np.ndarray:
     """Return the bins in which a question may apply to no galaxy (95 %), or with few of one of two answers.
 
     Of more answers, rare ones would leave no bins.
     """
     lowest, counts = np.full(bins.count, np.inf), bins.effective_counts()
-    ratios = [quantity for quantity in found.get("quantities", ()) if quantity.denominator is not None]
+    ratios = [quantity for quantity in results.get("quantities", ()) if quantity.denominator is not None]
     for quantity in ratios:
         numerator, denominator = np.array(quantity.numerator), np.array(quantity.denominator)
-        lowest = np.minimum(lowest, np.quantile(found["samples"] @ denominator, 0.025, axis=0) * counts)
+        lowest = np.minimum(lowest, np.quantile(results["samples"] @ denominator, 0.025, axis=0) * counts)
         for answer in (numerator, denominator - numerator) if len(ratios) == 1 else ():
-            lowest = np.minimum(lowest, found["fractions"] @ answer * counts / _FEWEST_OF_AN_ANSWER)
+            lowest = np.minimum(lowest, results["fractions"] @ answer * counts / _FEWEST_OF_AN_ANSWER)
     return np.flatnonzero(lowest < 1)
 
 
@@ -439,26 +439,26 @@ def fractions_in_bins(
         cut = (Bins.cut if column.ndim == 1 else Bins.of_two)(column, int(bins), sample.weights)
     if sample.gold is None:
         assert transition is not None
-        found = _through(sample, cut, load_transition(transition), fit, systematic)
+        results = _through(sample, cut, load_transition(transition), fit, systematic)
     else:
         missed = None
         if gold_transition is not None and sample.n_classes == 2:
             missed = cut.means(np.asarray(gold_transition.matrix(sample.alpha))[:, DISK, SMOOTH])
         regression = _Regression(sample, cut, _terms(sample, by), seed, quantities)
-        found = _from_gold(regression, missed)
-        asked, before = cut.count, found["findings"]
-        while cut.count > 1 and (few := _too_few(found, cut)).size:
+        results = _from_gold(regression, missed)
+        n_bins, before = cut.count, results["findings"]
+        while cut.count > 1 and (few := _too_few(results, cut)).size:
             cut = cut.merged(int(few[0]), column)
-            found = _from_gold(replace(regression, bins=cut), missed)
-        if cut.count < asked:
+            results = _from_gold(replace(regression, bins=cut), missed)
+        if cut.count < n_bins:
             message = (
-                f"{asked} bins were merged into {cut.count}: in the others, few galaxies have one of the answers, or "
+                f"{n_bins} bins were merged into {cut.count}: in the others, few galaxies have one of the answers, or "
                 "the question may apply to none."
             )
             action = "Use fewer bins (`bins`), or gold labels of galaxies to which the question applies."
-            found["findings"] = [*before, Finding("bins-merged", "note", message, action)]
+            results["findings"] = [*before, Finding("bins-merged", "note", message, action)]
     return PopulationFractions(
-        **found | {"findings": tuple(found["findings"])},
+        **results | {"findings": tuple(results["findings"])},
         labelled=cut.means(sample.observed),
         edges=cut.edges,
         counts=np.bincount(cut.index),

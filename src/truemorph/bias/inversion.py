@@ -22,14 +22,14 @@ from truemorph.errors import InputError
 _EM_STEPS = 2000
 
 
-def _invert(given: np.ndarray, bins: Bins, start: np.ndarray) -> np.ndarray:
+def _invert(likelihood: np.ndarray, bins: Bins, start: np.ndarray) -> np.ndarray:
     """Return maximum-likelihood fractions of each bin, shape (B, K), given p(ỹ_n | y, α_n), shape (N, K)."""
     fractions = np.clip(start, 1e-6, None)
     fractions /= fractions.sum(axis=1, keepdims=True)
-    if given.shape[1] == 2:
-        return _invert_two(given, bins, fractions[:, DISK])
+    if likelihood.shape[1] == 2:
+        return _invert_two(likelihood, bins, fractions[:, DISK])
     for _ in range(_EM_STEPS):
-        joint = fractions[bins.index] * given
+        joint = fractions[bins.index] * likelihood
         total = joint.sum(axis=1, keepdims=True)
         after = bins.means(np.divide(joint, total, out=np.zeros_like(joint), where=total > 0))
         after /= after.sum(axis=1, keepdims=True)
@@ -39,12 +39,12 @@ def _invert(given: np.ndarray, bins: Bins, start: np.ndarray) -> np.ndarray:
     return fractions
 
 
-def _invert_two(given: np.ndarray, bins: Bins, start: np.ndarray) -> np.ndarray:
+def _invert_two(likelihood: np.ndarray, bins: Bins, start: np.ndarray) -> np.ndarray:
     """Maximise each bin's concave likelihood for two classes, by Newton's method inside brackets."""
-    contrast = given[:, DISK] - given[:, SMOOTH]
+    contrast = likelihood[:, DISK] - likelihood[:, SMOOTH]
     low, high, second = np.zeros(bins.count), np.ones(bins.count), np.clip(start, 0.01, 0.99)
     for _ in range(60):
-        score = contrast / np.maximum(given[:, SMOOTH] + second[bins.index] * contrast, 1e-300)
+        score = contrast / np.maximum(likelihood[:, SMOOTH] + second[bins.index] * contrast, 1e-300)
         slope, curvature = bins.sums(score), bins.sums(score**2)
         low, high = np.where(slope > 0, second, low), np.where(slope > 0, high, second)
         after = second + np.divide(slope, curvature, out=np.zeros(bins.count), where=curvature > 0)
@@ -87,7 +87,7 @@ def inverted(
     own[:, 0] = -own[:, 1:].sum(axis=1)
     covariance = np.array([np.diag(summed(influence**2)) for influence in own.T])
     if fit is not None and fit.point.size:
-        known = ~np.isnan(np.diag(fit.covariance))
+        free = ~np.isnan(np.diag(fit.covariance))
 
         def moved(at: np.ndarray) -> np.ndarray:
             return _invert(_likelihood(fit.space.build(at), sample), bins, fractions)
@@ -97,11 +97,11 @@ def inverted(
             scatter = np.array([moved(at) for at in fit.resampled])
             scatter -= scatter.mean(axis=0)
             covariance += np.einsum("rbk,rck->kbc", scatter, scatter) / (len(scatter) - 1)
-        elif known.any():
-            slopes = differences(moved, fit.point)[known]
-            covariance += np.einsum("pbk,pq,qck->kbc", slopes, fit.covariance[np.ix_(known, known)], slopes)
+        elif free.any():
+            slopes = differences(moved, fit.point)[free]
+            covariance += np.einsum("pbk,pq,qck->kbc", slopes, fit.covariance[np.ix_(free, free)], slopes)
             if fit.influence is not None and fit.made_from(sample):
-                pull = fit.influence()[known]
+                pull = fit.influence()[free]
                 for k in range(sample.n_classes):
                     both = slopes[:, :, k].T @ np.stack([summed(own[:, k] * residual) for residual in pull])
                     covariance[k] += both + both.T

@@ -78,7 +78,7 @@ def argument_of(transition: Transition, alpha: Array, observables: Array | None)
     """Return the argument of T: α, or α and the observables as one array, shape (N, 1 + J)."""
     if observables is None:
         return alpha
-    wanted = transition.n_observables
+    count = transition.n_observables
     if is_torch_array(alpha):  # tensors are not checked for NaN
         xp = array_namespace(alpha)
         columns = observables[:, None] if observables.ndim == 1 else observables
@@ -87,17 +87,17 @@ def argument_of(transition: Transition, alpha: Array, observables: Array | None)
         joined = xp.concat([alpha[:, None], xp.astype(columns, alpha.dtype)], axis=1)
     else:
         joined = np.column_stack([alpha, check_columns(observables, "observables", alpha.size)])
-    if joined.shape[1] != 1 + wanted:
-        raise InputError(f"this T(alpha) needs {wanted} observables in addition to alpha; got {joined.shape[1] - 1}")
+    if joined.shape[1] != 1 + count:
+        raise InputError(f"this T(alpha) needs {count} observables in addition to alpha; got {joined.shape[1] - 1}")
     return joined
 
 
 def observables_of(described: Mapping[str, Any], transition: Transition) -> tuple[str, ...]:
     """Return the names of the columns on which T depends in addition to α, from its description."""
-    names, wanted = tuple(described.get("observables", ())), transition.n_observables
-    if len(names) != wanted:
+    names, count = tuple(described.get("observables", ())), transition.n_observables
+    if len(names) != count:
         raise InputError(
-            f"T(α) depends on {wanted} column{'s' * (wanted != 1)} in addition to α, but {len(names)} are named; fit "
+            f"T(α) depends on {count} column{'s' * (count != 1)} in addition to α, but {len(names)} are named; fit "
             'it with `truemorph transition`, or add their names to its description ("observables")'
         )
     return names

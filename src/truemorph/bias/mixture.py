@@ -260,7 +260,7 @@ class MixtureFit:
         reached = [self.maximum.point]
         inside = -3.0 * np.sign(bound)
         if profile(inside)[0] < 0:
-            inside = brentq(lambda one: profile(one)[0], inside, bound, xtol=0.05)
+            inside = brentq(lambda trial: profile(trial)[0], inside, bound, xtol=0.05)
         return abs(profile(inside)[1] - profile(bound)[1]) / NORMAL_95
 
     def influence(self) -> np.ndarray:

@@ -169,13 +169,13 @@ class PopulationFractions(Result):
             total = np.full((6, len(every)), np.nan) if self.of_total is None else self.of_total.reshape(6, -1)
             every_bin = np.array([self.stderr, self.low, self.high, *self.population])
             errors = np.concatenate([every_bin, total[:, None]], axis=1)[..., [k for _, k in names]]
-        found = {}
+        fractions = {}
         for k, quantity in enumerate(quantities):
             labelled, corrected = (quantity.of(values) for values in (self.labelled, self.fractions))
             of_all = (float(quantity.of(share @ values)) for values in (self.labelled, self.fractions))
             of_bins = dict(zip(_NUMBERS, (labelled, corrected, *errors[:, :-1, k]), strict=True))
-            found[quantity.name] = QuotedFraction(**of_bins, total=(*of_all, *errors[:, -1, k].tolist()))
-        return found
+            fractions[quantity.name] = QuotedFraction(**of_bins, total=(*of_all, *errors[:, -1, k].tolist()))
+        return fractions
 
     @property
     def ratios(self) -> dict[str, QuotedFraction]:
@@ -247,8 +247,8 @@ class PopulationFractions(Result):
         header = [f"{name if alone else 'fraction' if self.quantities else 'class fraction'} at {by}"]
         header += [*([] if alone else ["of" if self.quantities else "class"]), "galaxies"]
         assumed = self.samples is None
-        some = self.of_some
-        header += [*([] if some is None else ["applies to"]), *([] if applies is None else ["gold"]), "observed"]
+        applicable = self.of_some
+        header += [*([] if applicable is None else ["applies to"]), *([] if applies is None else ["gold"]), "observed"]
         header += ["range", "by the assumption"] if assumed else ["corrected", "range"]
         header += ["of a population"] if any(fraction.tells_apart for fraction in shown.values()) else []
         header += [] if gold is None else ["gold labels"]
@@ -257,7 +257,7 @@ class PopulationFractions(Result):
             at = "all" if b is None else self.bin_edges(b)
             galaxies = f"{counts.sum() if b is None else counts[b]:,}"
             of_all = [
-                *([] if some is None else [some.cells(b)[1]]),
+                *([] if applicable is None else [applicable.cells(b)[1]]),
                 *([] if applies is None else [self._gold_labels(b)]),
             ]
             for what, fraction in shown.items():
@@ -332,15 +332,15 @@ class PopulationFractions(Result):
 
         def whole(values: Any, ends: bool = False) -> np.ndarray:
             """Return values of all classes, shape (B, K); files of version 0.2 have those of the second of two."""
-            given = np.array(values, dtype=np.float64)
-            return given if given.ndim == 2 else np.column_stack([given if ends else 1 - given, given])
+            array = np.array(values, dtype=np.float64)
+            return array if array.ndim == 2 else np.column_stack([array if ends else 1 - array, array])
 
         def ends(prefix: str) -> list[np.ndarray]:
             """Return error, lowest and highest fraction; NaN of a population, which files of version 0.2 lack."""
             absent = np.full(np.shape(described["low"]), np.nan)
-            given = [described.get(prefix + name, absent) for name in ("stderr", "low", "high")]
-            error, low, high = whole(given[0], ends=True), *map(whole, given[1:])
-            if np.ndim(given[1]) == 1:
+            numbers = [described.get(prefix + name, absent) for name in ("stderr", "low", "high")]
+            error, low, high = whole(numbers[0], ends=True), *map(whole, numbers[1:])
+            if np.ndim(numbers[1]) == 1:
                 low[:, SMOOTH], high[:, SMOOTH] = 1 - high[:, DISK], 1 - low[:, DISK]
             return [error, low, high]
 
@@ -352,7 +352,7 @@ class PopulationFractions(Result):
         arrays: dict[str, Any] = {
             name: np.array(described[name]) for name in ("edges", "middles", "covariance", "bin_weights")
         }
-        quoted = {name: one for name, one in described.get("quantities", {}).items() if "numerator" in one}
+        quoted = {name: ratio for name, ratio in described.get("quantities", {}).items() if "numerator" in ratio}
         if quoted:
             of_quantities = [
                 [

@@ -107,8 +107,8 @@ def certainty(p: np.ndarray, fractions: np.ndarray, held_out: HeldOut) -> tuple[
     galaxies, weighted with π_y / trained_y, are distributed as those of the others.
     """
 
-    def certain(some: np.ndarray) -> np.ndarray:
-        second, first = np.log(np.maximum(np.sort(some, axis=1)[:, -2:], 1e-12)).T
+    def certain(probabilities: np.ndarray) -> np.ndarray:
+        second, first = np.log(np.maximum(np.sort(probabilities, axis=1)[:, -2:], 1e-12)).T
         return np.asarray(np.minimum(first - second, _CERTAIN))
 
     factor, _ = held_out.sharpness()

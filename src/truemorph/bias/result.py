@@ -324,7 +324,7 @@ class TransitionFit(Result):
         covariance: np.ndarray,
         fractions: np.ndarray,
         fraction_stderr: float | np.ndarray,
-        **found: Any,
+        **details: Any,
     ) -> TransitionFit:
         """Return the result of a method: its parameters with their errors."""
         at, covariance_of_t = point[: space.size], covariance[: space.size, : space.size]
@@ -350,7 +350,7 @@ class TransitionFit(Result):
             covariance=covariance,
             sample=sample,
             settings=settings,
-            **found,
+            **details,
         )
 
     @property

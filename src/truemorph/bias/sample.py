@@ -88,7 +88,7 @@ class Sample:
         observed = check_labels(labels, n_classes)
         if observed.size != n:
             raise InputError(f"labels and alpha must have one value per galaxy; got {observed.size} and {n}")
-        known = None if gold is None else check_gold(gold, n, n_classes, ANSWER_UNKNOWN if of_question else UNKNOWN)
+        numbers = None if gold is None else check_gold(gold, n, n_classes, ANSWER_UNKNOWN if of_question else UNKNOWN)
         others, named = None, tuple[str, ...]()
         if observables is not None:
             by_name = isinstance(observables, Mapping)
@@ -102,10 +102,10 @@ class Sample:
             np.broadcast_to(1.0, n) if weights is None else check_weights(weights, n),
             observables=others,
             observable_names=named,
-            gold=known,
-            probability=check_probability(gold_probability, known),
+            gold=numbers,
+            probability=check_probability(gold_probability, numbers),
             uncertain=None if gold_uncertain is None else check_columns(gold_uncertain, "gold_uncertain", n)[:, 0],
-            fields=None if gold_field is None or known is None else numbered_fields(gold_field, known != UNKNOWN),
+            fields=None if gold_field is None or numbers is None else numbered_fields(gold_field, numbers != UNKNOWN),
             **of_tree,
         )
         if intrinsic is None:

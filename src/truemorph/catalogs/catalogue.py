@@ -186,14 +186,14 @@ def find_images(ids: pl.Series, names: pl.Series | None, root: Path) -> list[str
         return file in files(folder)
 
     if names is not None:
-        given = [os.path.normpath(name) if name else "" for name in names.to_list()]
-        ends = {name: [name, *(name[slash.end() :] for slash in re.finditer("/", name))] for name in set(given)}
-        often = Counter(end for some in ends.values() for end in some)
-        some = ([end for end in ends[name] if end and (end == name or often[end] == 1)] for name in given)
+        paths = [os.path.normpath(name) if name else "" for name in names.to_list()]
+        ends = {name: [name, *(name[slash.end() :] for slash in re.finditer("/", name))] for name in set(paths)}
+        often = Counter(end for candidates in ends.values() for end in candidates)
+        candidates = ([end for end in ends[name] if end and (end == name or often[end] == 1)] for name in paths)
     else:
         endings = [ending for lower in IMAGE_ENDINGS for ending in (lower, lower.upper())]
-        some = ([f"{name}{ending}" for ending in endings] for name in ids.to_list())
-    return [next(filter(exists, one), None) for one in some]
+        candidates = ([f"{name}{ending}" for ending in endings] for name in ids.to_list())
+    return [next(filter(exists, alternatives), None) for alternatives in candidates]
 
 
 def rows_where(frame: pl.DataFrame, conditions: Sequence[str], source: str) -> tuple[np.ndarray, list[Finding]]:
@@ -233,8 +233,8 @@ def computed(expression: Any, frame: pl.DataFrame, about: str) -> tuple[pl.Serie
     """Evaluate an expression; values such as -99, -999 and -9999 count as missing, with a finding."""
     from truemorph.catalogs.expressions import compute
 
-    known, findings = cleaned(frame, [name for name in expression.columns if name in frame.columns], about)
-    return compute(expression, known, about), findings
+    clean_frame, findings = cleaned(frame, [name for name in expression.columns if name in frame.columns], about)
+    return compute(expression, clean_frame, about), findings
 
 
 def label_classes(catalogue: CatalogTable) -> tuple[str, ...]:

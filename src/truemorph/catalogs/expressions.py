@@ -78,7 +78,7 @@ def read_expression(text: str, where: str) -> Expression:
         tree = _parse(text)
         for node in tree.walk(bfs=False):
             _check_node(node)
-        one_line = _SPACE.sub(lambda found: found[1] or " ", text).strip()
+        one_line = _SPACE.sub(lambda match: match[1] or " ", text).strip()
         expression = Expression(tree.name if isinstance(tree, exp.Column) else one_line, tree)
         # Check everything that does not depend on the table, with columns that have no type and no rows.
         _value(tree, pl.DataFrame(schema=dict.fromkeys(expression.columns, pl.Null)))
@@ -124,7 +124,7 @@ def _parse(text: str) -> exp.Expr:
     tokens = tokenize(text)
     if not 0 < len(tokens) <= MOST_WORDS:
         raise ValueError(f"it has {len(tokens):,} words; 1 to {MOST_WORDS} are allowed")
-    depth, before, known = 0, "(", _SIGNS | _KEYWORDS | set(FUNCTIONS)
+    depth, before, vocabulary = 0, "(", _SIGNS | _KEYWORDS | set(FUNCTIONS)
     for token in tokens:
         word = token.text.lower()
         if token.comments:
@@ -133,7 +133,7 @@ def _parse(text: str) -> exp.Expr:
             word = token.token_type.name
         elif word not in _SIGNS and not word.isidentifier():
             raise ValueError(f"{_shorten(token.text)!r} is not allowed; {_HELP}")
-        if word == "(" and before not in known:
+        if word == "(" and before not in vocabulary:
             raise ValueError(f"no function {before!r}; {nearest(before, list(FUNCTIONS), what='functions')}")
         depth += (word == "(") - (word == ")")
         if depth > DEEPEST:
@@ -202,17 +202,17 @@ def _case(node: exp.Case, frame: pl.DataFrame) -> pl.Series:
     return result
 
 
-def _arguments(wanted: str, values: Sequence[pl.Series]) -> list[pl.Series]:
+def _arguments(needed_kind: str, values: Sequence[pl.Series]) -> list[pl.Series]:
     """Check the kind of values; untyped nulls get that kind, and booleans among numbers become 1 and 0."""
-    if wanted == _ANY:
+    if needed_kind == _ANY:
         return list(values)
     kinds = {_kind(series) for series in values if series.dtype != pl.Null}
-    if wanted == _ALIKE and kinds == {_NUMBERS, _TRUTH}:  # flag = 1
+    if needed_kind == _ALIKE and kinds == {_NUMBERS, _TRUTH}:  # flag = 1
         values = [series.cast(pl.Int128) if series.dtype == pl.Boolean else series for series in values]
         kinds = {_NUMBERS}
-    kind = next(iter(kinds), _TRUTH) if wanted == _ALIKE else wanted
+    kind = next(iter(kinds), _TRUTH) if needed_kind == _ALIKE else needed_kind
     if not kinds <= {kind}:
-        raise ValueError(f"needs {wanted}, not {' and '.join(sorted(kinds))}")
+        raise ValueError(f"needs {needed_kind}, not {' and '.join(sorted(kinds))}")
     return [series.cast(_DTYPES[kind]) if series.dtype == pl.Null and kind in _DTYPES else series for series in values]
 
 

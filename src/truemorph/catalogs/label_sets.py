@@ -145,20 +145,20 @@ def answer_sets(
     second list has the same for each answer that is shown, against all others.
     """
     every = np.eye(len(asked.answers))
-    given: list[tuple[str, Kind, np.ndarray]] = []
+    labels: list[tuple[str, Kind, np.ndarray]] = []
     paths = majority_paths(frame, asked, source)
-    given.append(("observed labels", "observed", every[np.array(asked.answers_of_paths)[paths]]))
+    labels.append(("observed labels", "observed", every[np.array(asked.answers_of_paths)[paths]]))
     column = gold_column(asked.question)
     if column in frame.columns and frame[column].count():
         answers = gold_of_question(frame, asked, column, source).numbers
-        given.append(("gold labels", "truth", every[np.maximum(answers, 0)]))
+        labels.append(("gold labels", "truth", every[np.maximum(answers, 0)]))
     for other in others:
         chosen, p = other.probabilities(frame, asked)
-        given.append((other.name, "labels", chosen))
+        labels.append((other.name, "labels", chosen))
         on_path = (chosen[:, :1] == 0) & (p[:, 1:] > 0).any(axis=1, keepdims=True)
-        given.append((f"{other.name}, fractions", "probabilities", on_path * p))
+        labels.append((f"{other.name}, fractions", "probabilities", on_path * p))
     names, sets, shown = asked.answers[1:], [], []
-    for name, kind, of_all in given:
+    for name, kind, of_all in labels:
         of_answers = of_all[:, 1:]
         total = of_answers.sum(axis=1, keepdims=True)
         values = ratio(of_answers, total)
@@ -199,15 +199,15 @@ def join_labels(catalogue: CatalogTable, labels: Any) -> tuple[pl.DataFrame, lis
     classes = classes_of(catalogue)
     first, second = columns_of("p", classes)
     names = ("label", first, second, *columns_of("posterior", classes))
-    known = frame.select(pl.col(name).cast(pl.Float64, strict=False) for name in names if name in frame.columns)
+    columns = frame.select(pl.col(name).cast(pl.Float64, strict=False) for name in names if name in frame.columns)
     lacking = [name for name in ("label", second) if name not in frame.columns]
-    lacking += [column.name for column in known if column.null_count() > frame[column.name].null_count()]
+    lacking += [column.name for column in columns if column.null_count() > frame[column.name].null_count()]
     if lacking:
         raise InputError(
             f"{source}: has no numbers in {', '.join(lacking)}; make labels with truemorph label, or, for votes and "
             "predictions of others, name a question (`question`, such as smooth) for which the catalogue is prepared"
         )
-    if first not in known.columns:
-        known = known.with_columns((1 - pl.col(second)).alias(first))
-    added = known.rename({"label": "model_label"})
+    if first not in columns.columns:
+        columns = columns.with_columns((1 - pl.col(second)).alias(first))
+    added = columns.rename({"label": "model_label"})
     return joined_by_id(catalogue.frame.drop(added.columns, strict=False), frame, added, source)

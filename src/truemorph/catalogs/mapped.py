@@ -83,13 +83,13 @@ def apply_mapping(
     if {"alpha", "radius", "psf_fwhm"} <= set(resolved) and mapping.columns["alpha"].optional:
         del resolved["alpha"]  # computed again, unless it was named
     columns: dict[str, MappedColumn] = {}
-    known: dict[str, pl.Series] = {}
+    clean_columns: dict[str, pl.Series] = {}
     findings: list[Finding] = []
     for name, what in resolved.items():
         rule = mapping.columns[name]
         if what.lone and rule.missing:
             column = what.columns[0]
-            known[column] = without(known.get(column, table.frame[column]), rule.missing)
+            clean_columns[column] = without(clean_columns.get(column, table.frame[column]), rule.missing)
         try:
             values, more = column_values(table, name, what, rule, table_name)
         except InputError as problem:
@@ -106,7 +106,7 @@ def apply_mapping(
         columns["psf_fwhm"] = MappedColumn(constant, f"{mapping.psf_fwhm} arcsec", about)
     columns = count_votes(columns)
     columns = {name: columns[name] for name in NAMED if name in columns}
-    return Mapped(table, table_name, mapping, columns, known, findings)
+    return Mapped(table, table_name, mapping, columns, clean_columns, findings)
 
 
 def check_required(mapped: Mapped, has_labels: bool = False) -> None:
@@ -215,26 +215,26 @@ def _factor(
     table: CatalogTable, name: str, what: Expression, rule: Column, table_name: str
 ) -> tuple[float, list[Finding]]:
     """Return the conversion factor to the catalogue's unit, and findings."""
-    wanted, where = NAMED[name].unit, f"{table_name}: column {what.text}"
+    unit, where = NAMED[name].unit, f"{table_name}: column {what.text}"
     stated = table.units.get(what.columns[0]) if what.lone else None
-    given = stated or rule.unit
-    if given:
-        factor = conversion(given, wanted)
+    column_unit = stated or rule.unit
+    if column_unit:
+        factor = conversion(column_unit, unit)
         if factor is None:
             raise InputError(
-                f"{where} is in {given!r}, which astropy can't convert to {wanted or 'a number'}; name another, or "
+                f"{where} is in {column_unit!r}, which astropy can't convert to {unit or 'a number'}; name another, or "
                 f'convert it with an expression: "0.4 * {what.text}"'
             )
-        if stated and rule.unit and conversion(rule.unit, wanted) != factor:
+        if stated and rule.unit and conversion(rule.unit, unit) != factor:
             used = f"{where} has the unit {stated}, not the mapping's {rule.unit}."
             return factor, [Finding("unit-conflict", "caution", used, "Check which of them is correct.")]
         return factor, []
     # Pixels are multiplied by their scale, and a ratio of two lengths is dimensionless.
-    for column in () if what.lone or not wanted else what.columns:
-        if conversion(table.units.get(column, ""), wanted) not in (None, 1):
+    for column in () if what.lone or not unit else what.columns:
+        if conversion(table.units.get(column, ""), unit) not in (None, 1):
             raise InputError(
                 f"{where} uses {column}, which is in {table.units[column]}; give the unit of the result in a mapping, "
-                f'such as unit = "{wanted}"'
+                f'such as unit = "{unit}"'
             )
     return 1.0, []
 
@@ -248,12 +248,12 @@ def vote_columns(chosen: dict[str, str], frame: pl.DataFrame, table_name: str) -
     for name, text in texts.items():
         what = column_expression(text) if text in frame.columns else read_expression(text, name)
         columns.append(compute(what, frame, table_name).cast(pl.Float64, strict=False).to_numpy())
-    known = np.stack(columns)[:, sum(columns) > 0]
-    sums = known.sum(axis=0)
+    votes = np.stack(columns)[:, sum(columns) > 0]
+    sums = votes.sum(axis=0)
     kind, counted = "fraction", "fractions"
     if sums.size and np.mean(sums <= 1.01) < 0.9:  # a few bad fractions are reported elsewhere
         kind, counted = "votes", "numbers"
-        if (known % 1).any():  # percentages, or fractions and numbers together
+        if (votes % 1).any():  # percentages, or fractions and numbers together
             first, text = next(iter(texts.items()))
             text = text if text in frame.columns else f"({text})"
             raise InputError(

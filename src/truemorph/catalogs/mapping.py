@@ -228,9 +228,9 @@ def resolve(mapping: Mapping, existing: Iterable[str], own: Iterable[str] | None
     mine = there if own is None else set(own) & there
     chosen = {}
     for name, column in mapping.columns.items():
-        known = [candidate for candidate in column.candidates() if there.issuperset(candidate.columns)]
-        if known:
-            chosen[name] = min(known, key=lambda one: not mine.issuperset(one.columns))
+        candidates = [candidate for candidate in column.candidates() if there.issuperset(candidate.columns)]
+        if candidates:
+            chosen[name] = min(candidates, key=lambda expression: not mine.issuperset(expression.columns))
     return chosen
 
 
@@ -298,9 +298,9 @@ def narrowed(mapping: Mapping, existing: Iterable[str], own: Iterable[str] | Non
     """Keep only the candidates that exist in a table."""
     columns = {
         name: mapping.columns[name].model_copy(
-            update={"column": (found.text,) if found.lone else (), "expression": () if found.lone else (found.text,)}
+            update={"column": (entry.text,) if entry.lone else (), "expression": () if entry.lone else (entry.text,)}
         )
-        for name, found in resolve(mapping, existing, own).items()
+        for name, entry in resolve(mapping, existing, own).items()
     }
     return mapping.model_copy(update={"columns": columns})
 

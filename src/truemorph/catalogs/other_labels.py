@@ -47,7 +47,7 @@ class OtherLabels:
 
     def votes(self, frame: pl.DataFrame) -> Votes:
         """Return the fractions as numbers of votes: of 40 for the first question."""
-        values = {name: frame[name].to_numpy() for some in self.columns.values() for name in some}
+        values = {name: frame[name].to_numpy() for names in self.columns.values() for name in names}
         columns = VoteColumns("fractions", self.columns, None)
         return Votes.from_columns(self.tree, self.question, columns, values, np.full(frame.height, USUAL_VOTES))
 
@@ -85,13 +85,13 @@ class Predictions:
 
     def probabilities(self, frame: pl.DataFrame, asked: Asked) -> tuple[np.ndarray, np.ndarray]:
         """Return the most probable answers, shape (N, K), 0 or 1, and the probabilities of all, as `OtherLabels`."""
-        given = frame.select(self.answers).to_numpy()
+        values = frame.select(self.answers).to_numpy()
         if self.applies is None:  # of the labels 0 and 1, each as the first answer that makes it
             labels, p = labels_of_answers(asked), np.zeros((frame.height, len(asked.answers)))
-            p[:, [list(labels).index(0), list(labels).index(1)]] = np.column_stack([1 - given, given])
+            p[:, [list(labels).index(0), list(labels).index(1)]] = np.column_stack([1 - values, values])
         else:
             applies = frame[self.applies].to_numpy()[:, None]
-            p = np.column_stack([1 - applies, applies * given])
+            p = np.column_stack([1 - applies, applies * values])
         return np.eye(len(asked.answers))[p.argmax(axis=1)], p
 
 
@@ -180,18 +180,18 @@ def _of_group(frame: pl.DataFrame, asked: Asked, name: str, about: str) -> _Read
         for gate in columns
     }
     other = OtherLabels(name, tree, question, named, _same_answers(own, tree, question, about))
-    added = [pl.DataFrame(fractions[gate], schema=list(some)) for gate, some in named.items()]
+    added = [pl.DataFrame(fractions[gate], schema=list(names)) for gate, names in named.items()]
     return other, pl.concat(added, how="horizontal"), frame, findings
 
 
 def _columns(frame: pl.DataFrame, own: Tree, question: str, about: str) -> tuple[Tree, dict[str, tuple[str, ...]]]:
     """Return the first tree whose columns a table has for a question and its gates, and these columns."""
-    trees = [tree for tree in (own, *packaged_trees()) if question in [asked.name for asked in tree.questions]]
+    trees = [tree for tree in (own, *packaged_trees()) if question in [other.name for other in tree.questions]]
     for tree in trees:
         if columns := tree.answer_columns(question, frame.columns):
             return tree, columns
     # Of the tree of which the table has most columns.
-    _, first = max((tree.absent_answer(question, frame.columns) for tree in trees), key=lambda one: one[0])
+    _, first = max((tree.absent_answer(question, frame.columns) for tree in trees), key=lambda pair: pair[0])
     raise InputError(
         f"{about}: lacks columns of answers to {question!r} or its gates; all answers of a tree are needed, artifacts "
         f"too, such as {first}; add or rename columns, or describe them in the catalogue's tree (`tree`: a TOML file)"
@@ -205,10 +205,10 @@ def _fractions(
     values = {gate: numeric_columns(frame, names, about) for gate, names in columns.items()}
     findings = vote_findings(np.column_stack(list(values.values())), question, f"{about}: ")
     fractions = {}
-    for gate, some in values.items():
-        some = np.where(np.isfinite(some) & (some >= 0), some, 0.0)
-        total = some.sum(axis=1, keepdims=True)
-        fractions[gate] = ratio(some, total)
+    for gate, votes in values.items():
+        votes = np.where(np.isfinite(votes) & (votes >= 0), votes, 0.0)
+        total = votes.sum(axis=1, keepdims=True)
+        fractions[gate] = ratio(votes, total)
     return fractions, findings
 
 

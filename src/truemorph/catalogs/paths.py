@@ -59,7 +59,7 @@ def votes_of_survey(
     """Return the votes for a question and its gates from a survey's table; `total` are those for the first question."""
     gates = [gate.name for gate in tree.gates(question)]
     vote_columns = tree.columns(gates, frame.columns)
-    names = list(dict.fromkeys(name for some in vote_columns.columns.values() for name in some))
+    names = list(dict.fromkeys(name for columns in vote_columns.columns.values() for name in columns))
     values = dict(zip(names, numeric_columns(frame, names, source).T, strict=True))
     if vote_columns.total is not None:
         total = numeric_columns(frame, [vote_columns.total], source)[:, 0]
@@ -174,11 +174,11 @@ def root_columns(tree: Tree, existing: Sequence[str]) -> tuple[dict[str, str], t
     root, kinds = tree.root, root_answers(tree)
     columns_of = dict(zip(root.answers, tree.columns([root.name], existing).columns[root.name], strict=True))
     columns = {
-        kind: " + ".join('"' + columns_of[one].replace('"', '""') + '"' for one in some)
-        if len(some) > 1
-        else columns_of[some[0]]
-        for kind, some in kinds.items()
-        if some
+        kind: " + ".join('"' + columns_of[answer].replace('"', '""') + '"' for answer in answers)
+        if len(answers) > 1
+        else columns_of[answers[0]]
+        for kind, answers in kinds.items()
+        if answers
     }
     return columns, (" or ".join(kinds["smooth"]), " or ".join(kinds["disk"]))
 
@@ -322,22 +322,22 @@ def given_labels(
     """
     values = numeric_columns(frame, names, source)
     usable = np.isfinite(p).all(axis=1) & np.isfinite(values).all(axis=1)
-    known, out = frame.filter(usable), np.full(p.shape, np.nan)
+    galaxies, out = frame.filter(usable), np.full(p.shape, np.nan)
     if isinstance(transition, TreeTransition):
-        observed = path_observations(known, transition, source)
+        observed = path_observations(galaxies, transition, source)
         if gates:
             observed[:, transition.asked.parts[-1]] = 0
     else:
-        observed = known["label"].to_numpy()
+        observed = galaxies["label"].to_numpy()
     others = values[usable] if names else None
-    out[usable] = posterior(p[usable], observed, known["alpha"].to_numpy(), transition, observables=others)
+    out[usable] = posterior(p[usable], observed, galaxies["alpha"].to_numpy(), transition, observables=others)
     return out
 
 
 def path_evidence(frame: pl.DataFrame, transition: TreeTransition, argument: np.ndarray, source: str) -> np.ndarray:
     """Return log p(votes | y, α) of each galaxy's votes, or of its majority path where T is of labels, shape (N, K)."""
-    given, out = path_observations(frame, transition, source), []
+    observations, out = path_observations(frame, transition, source), []
     for begin in range(0, frame.height, ROWS):  # T needs several times the memory of the result
         part = slice(begin, begin + ROWS)
-        out.append(np.asarray(label_evidence(transition, given[part], argument[part])))
+        out.append(np.asarray(label_evidence(transition, observations[part], argument[part])))
     return np.concatenate(out) if out else np.empty((0, transition.n_classes))

@@ -153,13 +153,13 @@ def prepare(
     funnel, labels, selection = choose_rows(named, mapped, conditions, votes)
     kept = funnel.kept
     ids, galaxies = funnel.ids.filter(kept), named.filter(kept)
-    gold_columns, of_gold, found = _gold(galaxies, kind, tree, questions, settings.gold, name)
+    gold_columns, of_gold, about_gold = _gold(galaxies, kind, tree, questions, settings.gold, name)
     if cut is None:
         root, paths, of_images = _images(joined, mapped, ids, kept, images)
     else:
         root, paths, of_images = cut(galaxies.with_columns(object_id=ids))
     split, weights, drawing = _draw(labels[kept], ids.to_list(), mapped.frame.filter(kept), paths, kind, seed)
-    asked, of_questions = _answers(galaxies, tree, questions, mapped, kept, name)
+    answer_columns, of_questions = _answers(galaxies, tree, questions, mapped, kept, name)
     made = {
         "object_id": as_ids(ids, name),
         "image": pl.Series(paths, dtype=pl.String),
@@ -167,7 +167,7 @@ def prepare(
         "alpha": alpha[kept],
         "split": split,
         "sampling_weight": weights,
-        **asked,
+        **answer_columns,
         **gold_columns,
     }
     about_votes = [*of_votes, *unequal_votes(mapped, kept), *of_questions]  # they limit every use of the catalogue
@@ -186,9 +186,9 @@ def prepare(
     if not (has_more or kind.definition or settings.about):
         action = "Say it in a few words (`definition`), for whoever labels or uses these galaxies."
         what = f"What counts as {kind.classes[1]} is not stated."
-        found = [*found, Finding("definition-missing", "note", what, action)]
+        about_gold = [*about_gold, Finding("definition-missing", "note", what, action)]
     catalogue = _catalogue(mapped, kept, made, metadata)
-    of_rows = [*about_votes, *check_sizes(mapped, kept), *of_images, *drawing, *found]
+    of_rows = [*about_votes, *check_sizes(mapped, kept), *of_images, *drawing, *about_gold]
     of_rows += repeated_positions(catalogue.frame, name)
     findings = unique(joined.findings, mapped.findings, selection, of_rows)
     origins = {str(file): origin(file) for file in joined.files}
@@ -408,9 +408,9 @@ def _alpha(mapped: Mapped, psf: physical.PsfUnit) -> np.ndarray:
     if "alpha" in mapped.columns:
         return mapped.numbers("alpha")
     radius, fwhm = mapped.numbers("radius"), mapped.numbers("psf_fwhm")
-    known = (radius > 0) & (fwhm > 0)
+    usable = (radius > 0) & (fwhm > 0)
     alpha = np.full(radius.size, np.nan)
-    alpha[known] = physical.resolution(radius[known], fwhm[known], psf)
+    alpha[usable] = physical.resolution(radius[usable], fwhm[usable], psf)
     return alpha
 
 

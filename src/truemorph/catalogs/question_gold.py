@@ -238,23 +238,23 @@ def told_apart(asked: Asked, answers: np.ndarray, paths: np.ndarray) -> tuple[As
     alone = (unnamed[of_paths] == 0) & (named >= _FEWEST_OF_AN_ANSWER) & ~is_merged[of_paths]
     # Paths alone are numbered after the answers.
     keys = np.where(alone, unnamed.size + np.arange(of_paths.size), of_paths)
-    known = np.bincount(keys, named, minlength=unnamed.size + of_paths.size)
-    known[: unnamed.size] += unnamed
+    counts = np.bincount(keys, named, minlength=unnamed.size + of_paths.size)
+    counts[: unnamed.size] += unnamed
     settled = list[int]()
     for key, answer in zip(keys, of_paths, strict=True):
-        alike = keys[(known[keys] > 0) & (of_paths == answer)]
-        others = np.concatenate([keys[named > 0], np.flatnonzero(known)])
-        settled.append(int(key if known[key] else (alike if alike.size else others)[0]))
+        alike = keys[(counts[keys] > 0) & (of_paths == answer)]
+        others = np.concatenate([keys[named > 0], np.flatnonzero(counts)])
+        settled.append(int(key if counts[key] else (alike if alike.size else others)[0]))
     every = list(dict.fromkeys(settled))
     names = [asked.answers[key] if key < unnamed.size else asked.paths[key - unnamed.size].name for key in every]
     classes = tuple(every.index(key) for key in settled)
-    told = replace(
+    question = replace(
         asked,
         of_paths=classes,
         classes=different(names),
         answers_of_classes=tuple(key if key < unnamed.size else int(of_paths[key - unnamed.size]) for key in every),
     )
-    return told, class_of_gold(told, answers, paths)
+    return question, class_of_gold(question, answers, paths)
 
 
 def class_of_gold(asked: Asked, answers: np.ndarray, paths: np.ndarray) -> np.ndarray:

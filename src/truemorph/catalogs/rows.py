@@ -211,23 +211,23 @@ def check_sizes(mapped: Mapped, kept: np.ndarray) -> list[Finding]:
     if "alpha" in mapped.columns:
         middle = np.median(mapped.numbers("alpha")[kept])
         if not low <= middle <= high:
-            found = f"The median of α is {middle:.3g}, outside {low:g} to {high:g}."
+            text = f"The median of α is {middle:.3g}, outside {low:g} to {high:g}."
             action = "Check that it is the Petrosian radius over the width of the PSF (`alpha`)."
-            findings.append(Finding("alpha-unusual", "caution", found, action))
+            findings.append(Finding("alpha-unusual", "caution", text, action))
         return findings
     radius, psf = mapped.sources["radius"], mapped.sources["psf_fwhm"]
     widths = mapped.numbers("psf_fwhm")[kept]
     middle, width = np.median(resolution(mapped.numbers("radius")[kept], widths)), np.median(widths)
     if not low <= middle <= high:
-        found = f"median of α is {middle:.3g}, outside {low:g} to {high:g}"
+        text = f"median of α is {middle:.3g}, outside {low:g} to {high:g}"
         if radius in mapped.table.frame.columns and radius not in mapped.table.units:
             raise InputError(
-                f"{mapped.table_name}: the {found}; is {radius} in arcsec, and {psf} a FWHM in arcsec? Name other "
+                f"{mapped.table_name}: the {text}; is {radius} in arcsec, and {psf} a FWHM in arcsec? Name other "
                 f'columns (`radius`, `psf_fwhm`), convert them ("60 * {radius}"), or confirm the radius as '
                 f'"1 * {radius}"'
             )
         action = f"Check that {radius} is the Petrosian radius and {psf} the FWHM of the PSF."
-        findings.append(Finding("alpha-unusual", "caution", f"The {found}.", action))
+        findings.append(Finding("alpha-unusual", "caution", f"The {text}.", action))
     smallest, largest = mapped.mapping.psf_range or (0, np.inf)
     if not smallest <= width <= largest:
         usual = f"this survey ({mapped.mapping.name}) has {smallest:g} to {largest:g} arcsec"

@@ -55,16 +55,16 @@ def draw_sample(
     one. Drawing by the observed label changes p(ỹ | α); `sampling_weights` corrects for it.
     """
     have = [int((labels == label).sum()) for label in range(max(2, int(labels.max()) + 1))]
-    wanted = len(have) * [min(have)] if counts == "balanced" else [int(count) for count in counts]
-    if len(wanted) != len(have):
-        raise InputError(f"a sample of {len(have)} classes needs so many numbers; got {len(wanted)} (`sample`)")
-    scarce = min(range(len(have)), key=lambda k: have[k] / max(wanted[k], 1))
-    drawn = wanted
-    if have[scarce] < wanted[scarce]:
+    sizes = len(have) * [min(have)] if counts == "balanced" else [int(count) for count in counts]
+    if len(sizes) != len(have):
+        raise InputError(f"a sample of {len(have)} classes needs so many numbers; got {len(sizes)} (`sample`)")
+    scarce = min(range(len(have)), key=lambda k: have[k] / max(sizes[k], 1))
+    drawn = sizes
+    if have[scarce] < sizes[scarce]:
         # In integers, so that rounding is the same on every machine.
-        drawn = [(2 * count * have[scarce] + wanted[scarce]) // (2 * wanted[scarce]) for count in wanted]
-    asked, there, smaller = (" and ".join(f"{n:,d}" for n in some) for some in (wanted, have, drawn))
-    shortage = f"{asked} were requested, and the table has {there}"
+        drawn = [(2 * count * have[scarce] + sizes[scarce]) // (2 * sizes[scarce]) for count in sizes]
+    request, there, smaller = (" and ".join(f"{n:,d}" for n in numbers) for numbers in (sizes, have, drawn))
+    shortage = f"{request} were requested, and the table has {there}"
     if min(drawn) == 0:
         raise InputError(f"no sample can be drawn: {shortage}; choose other numbers (`sample`)")
     ranks = id_ranks(object_ids, seed, "balance")
@@ -72,7 +72,7 @@ def draw_sample(
     for label, count in enumerate(drawn):
         members = np.flatnonzero(labels == label)
         chosen[members[np.argsort(ranks[members], kind="stable")[:count]]] = True
-    if drawn == wanted:
+    if drawn == sizes:
         return chosen, None
     message = f"The sample has {smaller} galaxies of the classes: {shortage}."
     action = "Use a larger table, or choose smaller numbers (`sample`)."
@@ -99,11 +99,11 @@ def split_galaxies(
         n_validation, n_test = (round(n * part) for part in parts[1:])
     elif usable and sum(parts) > 1 and all(float(part).is_integer() for part in parts):
         counts = [int(part) for part in parts]
-        wanted = sum(counts)
-        # If n = wanted, these are exactly the requested numbers.
-        n_validation, n_test = ((2 * n * count + wanted) // (2 * wanted) for count in counts[1:])
+        total = sum(counts)
+        # If n = total, these are exactly the requested numbers.
+        n_validation, n_test = ((2 * n * count + total) // (2 * total) for count in counts[1:])
         n_test = min(n_test, n - n_validation)
-        if n != wanted:
+        if n != total:
             scaled = (
                 f"{n:,d} galaxies were split into {n - n_validation - n_test:,d} (train), {n_validation:,d} "
                 f"(validation), {n_test:,d} (test); {counts[0]:,d}, {counts[1]:,d} and {counts[2]:,d} were requested."

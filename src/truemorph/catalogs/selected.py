@@ -102,18 +102,18 @@ def rows_of(catalogue: CatalogTable, options: SampleOptions | None = None) -> tu
     read = None if gold is None else gold_labels(catalogue, frame, asked, gold)
     arrays = _arrays(frame, options, of, source)
     if asked is None:
-        sample, known = _sample_of_labels(catalogue, frame, read, arrays, options.others)
+        sample, facts = _sample_of_labels(catalogue, frame, read, arrays, options.others)
     else:
         assert read is not None
         asked, merging = sparse_answers(asked, read.numbers)
         findings += merging
         read = gold_labels(catalogue, frame, asked, str(gold))
-        sample, known = _sample_of_answers(frame, asked, read, arrays, options.others, source)
+        sample, facts = _sample_of_answers(frame, asked, read, arrays, options.others, source)
     about = _about(catalogue, asked, read, options)
     if read is not None:
         findings += [*read.findings, *images_of_gold(catalogue.metadata, str(gold), of)]
     if asked is None:
-        findings += _of_label(catalogue, frame, known["shown"], gold, str(about["definition"]))
+        findings += _of_label(catalogue, frame, facts["shown"], gold, str(about["definition"]))
     context = Context(
         columns={} if read is None else properties(catalogue, frame, [*named, *read.columns]),
         seen=seen_in_images(frame, options.observables, source),
@@ -124,7 +124,7 @@ def rows_of(catalogue: CatalogTable, options: SampleOptions | None = None) -> tu
         by_name=options.by or "alpha",
         alpha_error=mean_alpha_error(frame, options.alpha_error, gold is not None, source),
         ids=None if gold is None else _ids(frame),
-        **known,
+        **facts,
     )
     return with_fields(sample, frame, source), context
 
@@ -181,12 +181,12 @@ def _sample_of_answers(
     unsure = gold.unsure if uncertain is None else np.maximum(gold.unsure, uncertain)
     of_answers = {**arrays, "gold_uncertain": unsure, "observables": None}
     sample = Sample.of(labels, alpha, classes=asked.answers, gold=gold.numbers, of_question=True, **of_answers)
-    told, classes_of_gold = told_apart(asked, gold.numbers, gold.paths)
-    votes = votes_at_gates(frame, told, source)
+    question, classes_of_gold = told_apart(asked, gold.numbers, gold.paths)
+    votes = votes_at_gates(frame, question, source)
     log_odds = np.column_stack([votes.log_odds, *(other.log_odds(frame) for other in others)])
     of_t = {name: arrays[name] for name in ("observables", "gold_probability", "weights")}
     of_paths = Sample.of(votes, alpha, gold=classes_of_gold, **of_t)
-    return replace(sample, paths=paths, log_odds=log_odds), {"asked": told, "of_paths": of_paths}
+    return replace(sample, paths=paths, log_odds=log_odds), {"asked": question, "of_paths": of_paths}
 
 
 def gold_labels(catalogue: CatalogTable, frame: pl.DataFrame, asked: Asked | None, gold: str) -> GoldLabels:
@@ -257,13 +257,13 @@ def _about(
 
 
 def _of_label(
-    catalogue: CatalogTable, frame: pl.DataFrame, known: np.ndarray | None, gold: str | None, definition: str
+    catalogue: CatalogTable, frame: pl.DataFrame, numbers: np.ndarray | None, gold: str | None, definition: str
 ) -> list[Finding]:
     """Return findings about radii, and gold labels that are not used or are made of votes."""
     if gold is not None:
         return from_votes(definition)
     findings = partial_radius(str(catalogue.metadata.get("alpha") or "").split("/")[0].strip())
-    if known is not None and not catalogue.metadata.get("simulated") and (count := np.isfinite(known).sum()):
+    if numbers is not None and not catalogue.metadata.get("simulated") and (count := np.isfinite(numbers).sum()):
         unused = f"T(α) was estimated without the {count:,} gold labels of its catalogue."
         findings.append(Finding("gold-unused", "caution", unused, 'Estimate it with them (`gold`="gold").'))
     widths = frame["psf_fwhm"] if "psf_fwhm" in frame.columns else pl.Series([1, 2])
@@ -352,12 +352,12 @@ def filtered(
     texts = [name for name in named if frame.schema.get(name) == pl.String]
     numbers = [name for name in named if name not in texts]
     findings += missing_in(frame, numbers, source)
-    known = np.isfinite(numeric_columns(frame, numbers, source))
-    known = np.column_stack([known, *(frame[text].is_not_null() for text in texts)])
-    complete = known.all(axis=1)
+    has_value = np.isfinite(numeric_columns(frame, numbers, source))
+    has_value = np.column_stack([has_value, *(frame[text].is_not_null() for text in texts)])
+    complete = has_value.all(axis=1)
     if not complete.any():
         raise InputError(f"{source}: no galaxy has a value in all of {', '.join(named)}")
-    lacking = lacking_values(known, [*numbers, *texts])
+    lacking = lacking_values(has_value, [*numbers, *texts])
     return frame.filter(pl.Series(complete)) if lacking else frame, [*findings, *lacking]
 
 

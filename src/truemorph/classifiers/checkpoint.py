@@ -197,7 +197,7 @@ def load(folder: PathLike, device: str = "auto") -> Classifier:
         members = [by_number[number] for number in sorted(by_number)]
         k, columns = len(about.classes), max(1, len(about.training.features))
         shapes = {"coef": (k, columns), "intercept": (k,)}  # networks check theirs when they are made
-        if logistic and any({name: weights.shape for name, weights in some.items()} != shapes for some in members):
+        if logistic and any({name: weights.shape for name, weights in member.items()} != shapes for member in members):
             raise ValueError(f"{WEIGHTS} has weights of other shapes")
         if len(members) != about.members:
             raise ValueError(f"{len(members)} members, but {CONFIG} has {about.members}")

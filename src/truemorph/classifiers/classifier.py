@@ -123,11 +123,11 @@ class Classifier:
             name: round(score, 4) if isinstance(score, float) else score
             for name, score in self.described["metrics"].items()
         }
-        told, defined = list[str](), list[str]()
+        predictions, defined = list[str](), list[str]()
         for head, curve in zip(self.heads, self.curves, strict=True):
             if head.question is None:
                 counted = head.classes[1]
-                told.append(f"predicts {' or '.join(head.classes)}")
+                predictions.append(f"predicts {' or '.join(head.classes)}")
                 meant = (
                     f"{catalogue.get('definition') or 'as in the labels of that catalogue'} ({catalogue.get('votes')})"
                 )
@@ -135,14 +135,14 @@ class Classifier:
                     meant = str(catalogue["gold_definition"]).removeprefix(f"{counted}: ") + ", from gold labels"
                 defined.append(f"definition of {counted}: {meant}")
                 continue
-            told.append(f"predicts {head.question} ({', '.join(head.classes)})")
+            predictions.append(f"predicts {head.question} ({', '.join(head.classes)})")
             paths = f"T(alpha) of the paths to {head.question}"
             of_paths = paths if curve["family"] == "tree" else "observed answers treated as correct"
-            through = of_paths if len(told) == 1 else f"{through}; {of_paths}"
+            through = of_paths if len(predictions) == 1 else f"{through}; {of_paths}"
             if gold := curve.get("fractions", {}).get("gold_definition"):
                 defined.append(f"gold labels of {gold}")
         return [
-            f"{'; '.join(told)}: {reads}; members: {self.described['members']}",
+            f"{'; '.join(predictions)}: {reads}; members: {self.described['members']}",
             f"trained through {shortened(through, 300)}",
             *said_of_tuning(self.described),
             f"assumption behind T(alpha): {transition.get('assumption', 'given by the user')}",
@@ -331,7 +331,7 @@ def describe(config: TrainingConfig, transition: dict[str, Any], **about: Any) -
 
 def _tuning(described: dict[str, Any]) -> list[dict[str, Any]]:
     """Return what gold labels changed in each network (`truemorph.classifiers.tuning`)."""
-    return [one for one in described.get("tuning", ()) if one is not None]
+    return [change for change in described.get("tuning", ()) if change is not None]
 
 
 def contradictions(described: dict[str, Any]) -> list[Finding]:

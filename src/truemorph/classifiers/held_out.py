@@ -30,8 +30,8 @@ def measured(model: Any, inputs: np.ndarray, alpha: Any = None) -> pl.DataFrame:
     """Return what is compared of galaxies: ln α (NaN if unknown), and measures of their images or their features."""
     names = APPEARANCE if model.uses_images else model.features
     values = appearance(inputs) if model.uses_images else inputs[:, : len(names)]
-    known = {} if alpha is None else {_ALPHA: pl.Series(alpha).cast(pl.Float64).clip(1e-3).log().fill_null(np.nan)}
-    return pl.DataFrame({**known, **dict(zip(names, values.T, strict=True))})
+    columns = {} if alpha is None else {_ALPHA: pl.Series(alpha).cast(pl.Float64).clip(1e-3).log().fill_null(np.nan)}
+    return pl.DataFrame({**columns, **dict(zip(names, values.T, strict=True))})
 
 
 def held_out(model: Any, rows: TrainingRows) -> pl.DataFrame | None:
@@ -120,8 +120,8 @@ class Comparison:
         Among as many of the farthest galaxies, few are then training galaxies: a sum of hypergeometric terms.
         """
         first, trained = beyond + self.reach - 1, self.distances.size
-        some = np.arange(max(0, first - galaxies), min(self.reach, first + 1))
-        terms = _log_choose(trained, some) + _log_choose(galaxies, first - some)
+        counts = np.arange(max(0, first - galaxies), min(self.reach, first + 1))
+        terms = _log_choose(trained, counts) + _log_choose(galaxies, first - counts)
         return float(np.exp(terms - _log_choose(galaxies + trained, first)).sum())
 
 

@@ -94,9 +94,9 @@ def gold_evidence(learned: Sequence[Learned], catalogue: CatalogTable, frame: pl
         evidence = np.maximum(question.evidence(frame, source), _IMPOSSIBLE)
         if question.gold_rule is not None:
             gold, probability = _of_estimate(catalogue, frame, question.gold_rule, question.asked)
-            known, experts = gold.numbers >= 0, catalogue.metadata.get("gold_experts") if gold.rule == "gold" else None
+            rows, experts = gold.numbers >= 0, catalogue.metadata.get("gold_experts") if gold.rule == "gold" else None
             seen = RayleighTransition(experts["theta"]) if experts else MatrixTransition.identity(evidence.shape[1])
-            evidence[known] += label_evidence(seen, gold.numbers[known], frame["alpha"].to_numpy()[known])
+            evidence[rows] += label_evidence(seen, gold.numbers[rows], frame["alpha"].to_numpy()[rows])
             if question.asked is not None:
                 outside = np.array(question.asked.answers_of_classes) == 0
                 evidence[np.ix_(gold.numbers == ANSWER_UNKNOWN, outside)] = -np.inf

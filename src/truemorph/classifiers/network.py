@@ -107,8 +107,8 @@ def _own_weights(name: str) -> _Weights | None:
         file = next(filter(Path.is_file, files), None)
         if "architecture" not in described or file is None:
             raise InputError(f"{folder}: must have config.json, with an architecture of timm, and model.safetensors")
-        known = described.get("pretrained_cfg") or {}
-        standard = {key: known[key] for key in ("mean", "std") if key in known}
+        config = described.get("pretrained_cfg") or {}
+        standard = {key: config[key] for key in ("mean", "std") if key in config}
         return _Weights(file, str(described["architecture"]), dict(described.get("model_args") or {}), standard)
     architecture, _, path = name.partition(":")
     file = Path(path or architecture)
@@ -132,18 +132,18 @@ def _load_own(backbone: nn.Module, file: Path, size: int) -> None:
     except Exception as problem:  # torch and safetensors raise many types
         raise InputError(f"{file}: can't be read as weights ({reason(problem)})") from problem
     needed = backbone.state_dict()
-    prefix = max(_PREFIXES, key=lambda some: sum(f"{some}{name}" in stored for name in needed))
-    found = {name: stored[prefix + name] for name in needed if prefix + name in stored}
-    absent = [name for name in needed if name not in found]
-    unlike = [name for name, value in found.items() if value.shape != needed[name].shape]
+    prefix = max(_PREFIXES, key=lambda candidate: sum(f"{candidate}{name}" in stored for name in needed))
+    weights = {name: stored[prefix + name] for name in needed if prefix + name in stored}
+    absent = [name for name in needed if name not in weights]
+    unlike = [name for name, value in weights.items() if value.shape != needed[name].shape]
     if absent or unlike:
-        first = f"no {absent[0]}" if absent else f"{unlike[0]} has shape {tuple(found[unlike[0]].shape)}"
+        first = f"no {absent[0]}" if absent else f"{unlike[0]} has shape {tuple(weights[unlike[0]].shape)}"
         raise InputError(
             f"{file}: {len(absent)} of the backbone's {len(needed)} tensors are absent, and {len(unlike)} have another "
             f"shape (first: {first}; images of {size} pixels); name another architecture or `image_size`"
         )
-    backbone.load_state_dict(found)
-    tell(f"{file}: all {len(found)} tensors of the backbone are used, {len(stored) - len(found)} others are not")
+    backbone.load_state_dict(weights)
+    tell(f"{file}: all {len(weights)} tensors of the backbone are used, {len(stored) - len(weights)} others are not")
 
 
 def _backbone_for(name: str, pretrained: bool, size: int) -> tuple[nn.Module, dict[str, Any]]:
@@ -258,7 +258,7 @@ class GalaxyNetwork(nn.Module):
     def rescale(self, factor: torch.Tensor | float, offset: torch.Tensor | float = 0.0) -> None:
         """Multiply the logits by a factor, and add an offset, (K,) or for all."""
         last: Any = self.head[-1]
-        by, more = (torch.as_tensor(some).to(last.bias).expand(last.out_features) for some in (factor, offset))
+        by, more = (torch.as_tensor(value).to(last.bias).expand(last.out_features) for value in (factor, offset))
         with torch.no_grad():
             last.weight.mul_(by[:, None])
             last.bias.mul_(by).add_(more)

@@ -78,9 +78,9 @@ class TrainingRows:
         """Return what a network learns from for some rows: evidence or votes."""
         import torch
 
-        given = {"evidence": self.evidence, "votes": self.votes}
+        arrays = {"evidence": self.evidence, "votes": self.votes}
         return {
             name: torch.tensor(values[rows], dtype=torch.float32)
-            for name, values in given.items()
+            for name, values in arrays.items()
             if values is not None
         }

@@ -75,8 +75,8 @@ class TrainingResult(Result):
             for name, parameter in transition["parameters"].items()
             if isinstance(parameter, float) and parameter
         }
-        asked = [str(head.question) for head in self.model.heads if head.question is not None]
-        curve = ", ".join([*asked, *(f"{name} = {value:.3f}" for name, value in values.items())])
+        questions = [str(head.question) for head in self.model.heads if head.question is not None]
+        curve = ", ".join([*questions, *(f"{name} = {value:.3f}" for name, value in values.items())])
         left_out = f", {self.left_out:,} left out" if self.left_out else ""
         facts = [
             ("galaxies", f"{self.rows:,} trained on{left_out}"),
@@ -252,14 +252,14 @@ def _environment(network: bool) -> dict[str, Any]:
 
 def read_curves(run: RunConfig, transitions: Sequence[Any] = ()) -> list[dict[str, Any]]:
     """Return the estimates that a run names, or `transitions`, once they can be trained on together."""
-    given, other_labels = transitions or run.transition, run.labels not in (None, OBSERVED)
-    if given and other_labels:
+    estimates, other_labels = transitions or run.transition, run.labels not in (None, OBSERVED)
+    if estimates and other_labels:
         raise InputError(f"`transition` and `labels` {run.labels} exclude each other; give one of them")
-    if run.where and (given or other_labels):
-        way = "`transition`" if given else "`labels`"
+    if run.where and (estimates or other_labels):
+        way = "`transition`" if estimates else "`labels`"
         raise InputError(f"`where` selects galaxies to fit T(α) to, and {way} leaves nothing to fit; leave it out")
     check_used("network", run.training.classifier == "network", where=run.where, intrinsic=run.intrinsic)
-    curves = list(map(transition_described, given))
+    curves = list(map(transition_described, estimates))
     names = [curve.get("question") for curve in curves] or list(run.question)
     if twice := [name for name in names if names.count(name) > 1]:
         what = "the label" if twice[0] is None else f"the question {twice[0]!r}"

@@ -112,11 +112,11 @@ class _Tuning:
         evidence = rows.observed(chosen)["evidence"].double()
         fold = assign_folds(rows.frame["object_id"].gather(chosen).to_list(), _FOLDS, self.seed)
         logits, losses = self.left_out(chosen, fold), dict[int, torch.Tensor]()
-        for epochs, some in logits.items():
-            moved = torch.empty_like(some)
+        for epochs, outputs in logits.items():
+            moved = torch.empty_like(outputs)
             for left in (fold == number for number in range(_FOLDS)):
-                factor, offset = recalibration(some[~left], evidence[~left], weights[~left], heads)
-                moved[left] = some[left] * factor + offset
+                factor, offset = recalibration(outputs[~left], evidence[~left], weights[~left], heads)
+                moved[left] = outputs[left] * factor + offset
             losses[epochs] = evidence_loss(moved, evidence, [head.part for head in heads])
         own = evidence_loss(logits[0], evidence, [head.part for head in heads])
         best = min(losses, key=lambda epochs: float((losses[epochs] * weights).sum()))

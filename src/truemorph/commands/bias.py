@@ -82,9 +82,9 @@ class BiasMeasurement(Result):
     def _rows(self) -> dict[str, BiasResult]:
         """Results of all observables together, and of each."""
         each = {
-            f"{class_name}, {name}": found
+            f"{class_name}, {name}": result
             for name, of in self.by_observable.items()
-            for class_name, found in of.items()
+            for class_name, result in of.items()
         }
         return self.results | each
 
@@ -297,8 +297,8 @@ def _with_labels(
 
 def _with_reference(observable: str) -> tuple[str, Reference]:
     """Return the name of an observable and its best bin, which is given for columns that are not truemorph's."""
-    name, _, given = observable.partition("=")
-    match given or (NAMED[name].best if name in NAMED else ""):
+    name, _, reference = observable.partition("=")
+    match reference or (NAMED[name].best if name in NAMED else ""):
         case "first":
             return name, "first"
         case "last":

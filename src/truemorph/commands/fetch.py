@@ -87,7 +87,7 @@ def fetch_archive(
     """
     if not archives:
         raise InputError(f"name what to fetch: {', '.join(ARCHIVES)}")
-    given: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "images": False if no_images else None,
         "ids": ids,
         "id": id,
@@ -96,7 +96,7 @@ def fetch_archive(
         "fov": fov,
         "pixels": pixels,
     }
-    options = {name: value for name, value in given.items() if value is not None}
+    options = {name: value for name, value in arguments.items() if value is not None}
     for name in options:
         if not any(name in options_of(archive) for archive in archives):
             of = next(archive for archive in ARCHIVES if name in options_of(archive))

@@ -142,9 +142,9 @@ def _probabilities(catalogue: CatalogTable, labels: Any, asked: Asked | None) ->
     """
     joined, (other,) = with_other_labels(catalogue, asked, [labels])
     root = root_of(catalogue)
-    _, given = other.probabilities(joined.frame, asked or root)
+    _, predictions = other.probabilities(joined.frame, asked or root)
     ids = catalogue.frame.select(pl.col("object_id").cast(pl.String))
-    columns = pl.DataFrame(given).with_columns(joined.frame["object_id"])
+    columns = pl.DataFrame(predictions).with_columns(joined.frame["object_id"])
     p = ids.join(columns, on="object_id", how="left", maintain_order="left").drop("object_id").to_numpy()
     return p @ (labels_of_answers(root) == DISK) if asked is None else p
 
@@ -262,9 +262,9 @@ class GoldImport(Result):
         each = ", ".join(f"{n:,} {name}" for name, n in self.classes.items())
         gold = f"{count['gold']:,}: {each}; {count['uncertain']:,} uncertain"
         facts = [("gold labels", gold), ("rule", RULE)]
-        for one in agreed.get("pairs", []):
-            pair = f"{' and '.join(one['people'])}: {one['agree']:.0%} of {one['galaxies']:,} galaxies, Cohen's"
-            facts.append(("agreement", f"{pair} kappa {one['kappa']:.2f} ± {one['kappa_stderr']:.2f}"))
+        for row in agreed.get("pairs", []):
+            pair = f"{' and '.join(row['people'])}: {row['agree']:.0%} of {row['galaxies']:,} galaxies, Cohen's"
+            facts.append(("agreement", f"{pair} kappa {row['kappa']:.2f} ± {row['kappa_stderr']:.2f}"))
         if every := agreed.get("fleiss"):
             kappa = f"Fleiss' kappa {every['kappa']:.2f} ± {every['kappa_stderr']:.2f}"
             facts.append(("all people", f"{every['galaxies']:,} galaxies, {kappa}"))
@@ -367,31 +367,32 @@ def import_gold(
     >>> found.to_dict()["disk"], found.to_dict()["uncertain"]
     (1, 1)
     """
-    folder = source if source.is_dir() else plan
+    is_plan = source.is_dir()
+    folder = source if is_plan else plan
     if catalogue is None and folder is None:
         raise InputError(f"{source}: not a plan; a table of gold labels needs its catalogue (`catalogue`)")
     plan_of = {} if folder is None else read_plan(folder)[0]
     into = read_catalogue(plan_of["catalogue"] if catalogue is None else catalogue)
-    asked = question_of_plan(plan_of)
-    if source.is_dir():
+    target = question_of_plan(plan_of)
+    if is_plan:
         if question not in (None, plan_of.get("question")):
             raise InputError(f"{source}: its answers are not to {question!r} (`question`)")
-        seen = plan_of["definition" if asked is None else "question_definition"]
+        seen = plan_of["definition" if target is None else "question_definition"]
         if seen and definition is not None:
             raise InputError(f"{source}: people saw the definition {seen!r}; leave out `definition`")
-        if asked is not None:
+        if target is not None:
             definition = definition or seen or None
-    elif asked is None or question not in (None, asked[1]):
+    elif target is None or question not in (None, target[1]):
         of_tree = asked_of(into, question)
-        asked = None if of_tree is None else (of_tree.tree, of_tree.question)
-    classes = plan_of["classes"] if source.is_dir() and asked is None else label_classes(into)
+        target = None if of_tree is None else (of_tree.tree, of_tree.question)
+    classes = plan_of["classes"] if is_plan and target is None else label_classes(into)
     if plan_of.get("sha256") not in (None, checksum(into.frame)):
         raise InputError(
             f"{into.path or 'catalogue'}: ids, labels or alpha are not those of the catalogue from which {folder} was "
             f"planned ({plan_of['catalogue']}), so probabilities of selection do not hold; give that one (`catalogue`)"
         )
     measured, experts, page = dict[str, Any](), None, None
-    if source.is_dir():
+    if is_plan:
         answers, recorded = read_answers(source), read_session(source)
         first = answers.filter(pl.col("occasion") == FIRST)
         if not first.height:
@@ -401,21 +402,21 @@ def import_gold(
         gold_source = gold_source or recorded.get("gold_source")
         same = first.filter(~pl.col("better") & (gold_source != "literature"))["galaxy"]
     else:
-        first = answers_of_table(source, id, column, workflow, classes, asked)
+        first = answers_of_table(source, id, column, workflow, classes, target)
         gold_source = gold_source or "literature"
         same = first.filter(gold_source == "same-images")["galaxy"]
-    shown = plan_of.get("definition") if source.is_dir() else ""
-    where = str(gold_source) if source.is_dir() or column == "class" else f"{gold_source}, column {column}"
+    shown = plan_of.get("definition") if is_plan else ""
+    where = str(gold_source) if is_plan or column == "class" else f"{gold_source}, column {column}"
     of_label = f"{classes[1]}: {shown or 'as labelled'} ({where})"
     columns, about = [gold_columns_of_label(classes)], dict[str, Any]()
     columns_of_label = columns[0].columns
-    if asked is not None:
-        columns = gold_columns_of(*asked, into)
-        about = about_questions(into, *asked, columns, definition, where)
+    if target is not None:
+        columns = gold_columns_of(*target, into)
+        about = about_questions(into, *target, columns, definition, where)
     elif "gold_along" in into.metadata:
         about["gold_along"] = {name: rule for name, rule in into.metadata["gold_along"].items() if name != "gold"}
     if columns_of_label in (column.columns for column in columns):
-        about |= {"gold_source": gold_source, "gold_definition": of_label if asked else definition or of_label}
+        about |= {"gold_source": gold_source, "gold_definition": of_label if target else definition or of_label}
     about |= {"gold_experts": experts} if experts else {}
     chosen_by = None if folder is None else read_chosen(folder)
     table, findings = with_gold(into, first, chosen_by, about, columns)
@@ -423,12 +424,12 @@ def import_gold(
     in_same = labels.filter(pl.col("object_id").cast(pl.String).is_in(same.implode()))
     if "gold" in labels.columns:
         about["gold_from_same_images"] = in_same["gold"].count()
-    if asked is not None:
+    if target is not None:
         of_question = in_same[columns[0].columns[0]].count()
-        about["gold_same_images"] = into.metadata.get("gold_same_images", {}) | {asked[1]: of_question}
+        about["gold_same_images"] = into.metadata.get("gold_same_images", {}) | {target[1]: of_question}
     table = replace(table, metadata=table.metadata | about)
     write_table(table, out)
-    question = None if asked is None else asked[1]
+    question = None if target is None else target[1]
     imported = GoldImport(out, table, measured, page, question=question)
     meant = about["gold_definition"] if question is None else about["gold_definitions"][question]
     findings += [*_too_few(imported.classes), *from_same_images(table.metadata, question)]

@@ -55,7 +55,7 @@ class Reproduction(Result):
         """Return the status of each stage, Table 1 beside the paper's, and the answer as text."""
         stages = self.content["stages"]
         alike: dict[tuple[str, str], list[str]] = {}
-        for stage in sorted(stages, key=lambda one: bool(one["text"])):
+        for stage in sorted(stages, key=lambda outcome: bool(outcome["text"])):
             alike.setdefault((stage["status"], stage["text"]), []).append(stage["name"])
         lines = text_facts(
             [(status, ", ".join(names) + (f": {text}" if text else "")) for (status, text), names in alike.items()]
@@ -148,5 +148,5 @@ def reproduce_paper(
     from truemorph.reproduce.experiment import run_experiment  # needs the networks
 
     content = run_experiment(data, out, options, given_settings(inputs))
-    known = [finding for found in content.values() if isinstance(found, dict) for finding in found.get("findings", ())]
-    return Reproduction(out, content, unique(map(Finding.from_dict, known)))
+    findings = [finding for part in content.values() if isinstance(part, dict) for finding in part.get("findings", ())]
+    return Reproduction(out, content, unique(map(Finding.from_dict, findings)))

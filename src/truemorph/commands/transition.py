@@ -141,13 +141,13 @@ def estimate_transition(
         check_fit_name(out)  # before the fit, not after
     table = read_catalogue(catalogue)
     asked, others = asked_of(table, question), listed(labels)
-    given: dict[str, Any] = {"gold": gold, "intrinsic": intrinsic, "observables": observables, "labels": others}
-    given |= {"family": family, "false_disk": false_disk, "compare": compare, "bootstrap": bootstrap}
-    given |= {"delta": delta, "alpha_error": alpha_error, "bins": bins}
-    chosen = method_for(kind_of(asked), given, method)
-    some, joined = with_other_labels(table, asked, [_answers(source, catalogue) for source in others])
+    values: dict[str, Any] = {"gold": gold, "intrinsic": intrinsic, "observables": observables, "labels": others}
+    values |= {"family": family, "false_disk": false_disk, "compare": compare, "bootstrap": bootstrap}
+    values |= {"delta": delta, "alpha_error": alpha_error, "bins": bins}
+    chosen = method_for(kind_of(asked), values, method)
+    galaxies, joined = with_other_labels(table, asked, [_answers(source, catalogue) for source in others])
     options = SampleOptions(question, gold, where, by, intrinsic, observables, weights, alpha_error, joined, table)
-    sample, context = rows_of(some, options)
+    sample, context = rows_of(galaxies, options)
     settings = Settings(chosen, family, bins, false_disk, DELTA if delta is None else delta, seed=seed)
     estimate = make_estimate(
         sample,

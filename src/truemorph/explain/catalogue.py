@@ -43,7 +43,7 @@ class ExplainResult(Result):
         for name, explanation in self.explanations.items():
             maps = f"maps of {explanation.layer} ({explanation.cells}×{explanation.cells} cells)"
             lines.append(f"{name}: {explanation.backbone} at {explanation.image_size} pixels, {maps}")
-            lines += [f"  predicted {some.name:8s} {some.galaxies:7,d} galaxies" for some in explanation.classes]
+            lines += [f"  predicted {group.name:8s} {group.galaxies:7,d} galaxies" for group in explanation.classes]
             if name in self.content["random_weights"]:
                 lines.append(f"  {self.content['random_weights'][name]['statement']}")
         return "\n".join([*lines, f"wrote {self.out}"])
@@ -60,9 +60,9 @@ class ExplainResult(Result):
         """Draw mean intensity against distance from the centre, by predicted class; returns matplotlib axes."""
         ax = axes_or_new(ax)
         for name, explanation in self.explanations.items():
-            for some in explanation.classes:
-                rings = some.rings[PIXELS]
-                ax.plot(rings.middles, rings.average.mean, label=f"{name}, predicted {some.name}")
+            for group in explanation.classes:
+                rings = group.rings[PIXELS]
+                ax.plot(rings.middles, rings.average.mean, label=f"{name}, predicted {group.name}")
         ax.set(xlabel="distance from the centre (pixels)", ylabel="mean intensity of maps")
         ax.legend(frameon=False, fontsize=8)
         return ax
@@ -80,7 +80,7 @@ def write_explanations(
             name: {key: getattr(explanation, key) for key in _DESCRIBED}
             | {
                 "problems": len(explanation.problems),
-                "classes": {some.name: some.galaxies for some in explanation.classes},
+                "classes": {maps.name: maps.galaxies for maps in explanation.classes},
             }
             for name, explanation in explanations.items()
         },
@@ -93,7 +93,7 @@ def write_explanations(
                 "another_galaxy": check.other.mean(),
                 "same_galaxy_turned": check.same.mean(),
             }
-            for name, check in ((name, some.check) for name, some in explanations.items())
+            for name, check in ((name, maps.check) for name, maps in explanations.items())
             if check is not None
         },
         **about,
@@ -179,11 +179,11 @@ def _write_tables(explanations: Mapping[str, Explanation], compared: Mapping[str
     metadata = {"kind": "explanation", "truemorph_version": __version__}
     galaxies = []
     for name, explanation in explanations.items():
-        for some in explanation.classes:
-            if some.galaxies:
-                columns = {f"profile_{unit.lower()}": rings.profiles for unit, rings in some.rings.items()}
-                ids = {"object_id": some.table["object_id"].cast(pl.String), "relation": some.table["relation"]}
-                galaxies.append(pl.DataFrame({"model": name, "class": some.name} | ids | columns))
+        for group in explanation.classes:
+            if group.galaxies:
+                columns = {f"profile_{unit.lower()}": rings.profiles for unit, rings in group.rings.items()}
+                ids = {"object_id": group.table["object_id"].cast(pl.String), "relation": group.table["relation"]}
+                galaxies.append(pl.DataFrame({"model": name, "class": group.name} | ids | columns))
     write_table(CatalogTable(pl.concat(galaxies), {}, metadata), out / "galaxies.parquet")
     units = next(iter(explanations.values())).classes[0].rings
     tables = {("profiles", unit): profile_table(explanations, unit) for unit in units}
@@ -199,17 +199,17 @@ def _write_maps(explanations: Mapping[str, Explanation], path: Path) -> None:
 
     units = [fits.PrimaryHDU()]
     for explanation in explanations.values():
-        for some in explanation.classes:
-            if some.galaxies:
+        for group in explanation.classes:
+            if group.galaxies:
                 # FITS rows start at the bottom.
-                planes = np.stack([some.mean.mean, some.mean.stderr, some.mean.count])[:, ::-1].astype(np.float32)
+                planes = np.stack([group.mean.mean, group.mean.stderr, group.mean.count])[:, ::-1].astype(np.float32)
                 unit = fits.ImageHDU(planes, name=f"mean_{len(units)}")
                 unit.header.update(
                     MODEL=(explanation.model[-60:], "model"),
-                    CLASS=(some.name, "predicted class"),
+                    CLASS=(group.name, "predicted class"),
                     LAYER=(explanation.layer, "layer of the backbone"),
                     CELLS=(explanation.cells, "cells per side of a map"),
-                    NGAL=(some.galaxies, "galaxies"),
+                    NGAL=(group.galaxies, "galaxies"),
                     PLANES="mean, standard error, galaxies",
                 )
                 units.append(unit)
@@ -222,9 +222,9 @@ def _write_figures(
 ) -> list[str]:
     from truemorph.explain import plots
 
-    some = next(iter(explanations.values())).classes[0]
+    first = next(iter(explanations.values())).classes[0]
     figures = {"average_maps": plots.mean_map_figure(explanations)}
-    for unit in some.rings:
+    for unit in first.rings:
         figures[f"profiles_{unit.lower()}"] = plots.profile_figure(explanations, unit)
     for unit, table in compared.items():
         figures[f"differences_{unit.lower()}"] = plots.difference_figure(table, unit)

@@ -35,14 +35,14 @@ def mean_map_figure(explanations: Mapping[str, Explanation]) -> Figure:
     images = []
     for column, model in enumerate(every):
         for ax, name in zip(axes[:, column], names, strict=True):
-            one = next((of_class for of_class in model.classes if of_class.name == name and of_class.galaxies), None)
-            ax.set_title(f"{plain_text(model.model)}: {name} ({one.galaxies if one else 0:,})", fontsize=9)
-            if one is None:
+            group = next((of_class for of_class in model.classes if of_class.name == name and of_class.galaxies), None)
+            ax.set_title(f"{plain_text(model.model)}: {name} ({group.galaxies if group else 0:,})", fontsize=9)
+            if group is None:
                 ax.set_axis_off()
                 ax.text(0.5, 0.5, "none", ha="center", va="center", transform=ax.transAxes, color=GREY)
                 continue
-            half = len(one.mean.mean) / 2
-            images.append(ax.imshow(one.mean.mean, cmap="cividis", extent=(-half, half, half, -half)))
+            half = len(group.mean.mean) / 2
+            images.append(ax.imshow(group.mean.mean, cmap="cividis", extent=(-half, half, half, -half)))
             ax.tick_params(labelsize=7)
         axes[-1, column].set_xlabel(
             f"from the centre (pixels)\n{model.layer}, {model.cells}×{model.cells} cells", fontsize=8

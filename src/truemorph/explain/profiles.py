@@ -96,7 +96,7 @@ def profile_difference(
     samples = []
     for profiles, own in zip((first, second), ids, strict=True):
         there = np.isfinite(profiles)
-        places = np.array([numbers.setdefault(one, len(numbers)) for one in own])
+        places = np.array([numbers.setdefault(galaxy, len(numbers)) for galaxy in own])
         samples.append((places, np.where(there, profiles, 0).astype(np.float64), there.astype(np.float64)))
 
     def difference(drawn: np.ndarray) -> np.ndarray:

@@ -65,7 +65,7 @@ class Randomisation:
 
 def _mean_and_error(values: np.ndarray) -> tuple[float, float]:
     """Return the mean of (D, N), and its error from the scatter of draws and of galaxies."""
-    parts = [one.var(ddof=1) / one.size for one in (values.mean(axis=1), values.mean(axis=0))]
+    parts = [means.var(ddof=1) / means.size for means in (values.mean(axis=1), values.mean(axis=0))]
     return float(values.mean()), float(np.sqrt(sum(parts)))
 
 

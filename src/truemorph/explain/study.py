@@ -124,30 +124,30 @@ def explain(
 
 def checked(explanation: Explanation, model: Classifier, source: Source, draws: int, seed: int) -> Explanation:
     """Return maps with their test against so many networks with random weights."""
-    pixels = next(some.pixels for some in source(model.config) if len(some.pixels))[:_CHECKED]
+    pixels = next(batch.pixels for batch in source(model.config) if len(batch.pixels))[:_CHECKED]
     try:
         return replace(explanation, check=randomise(model, pixels, explanation.layer, draws, seed))
     except InputError as problem:
         return replace(explanation, unchecked=str(problem))
 
 
-def _explain(name: str, cam: GradCam, source: Source, rings: int, bar: Progress, wanted: Sequence[str]) -> Explanation:
+def _explain(name: str, cam: GradCam, source: Source, rings: int, bar: Progress, names: Sequence[str]) -> Explanation:
     model = cam.model
-    numbers = [k for k, name in enumerate(model.classes) if not wanted or name in wanted]
+    numbers = [k for k, name in enumerate(model.classes) if not names or name in names]
     size, n_classes = model.config.image_size, len(model.classes)
     edges = {PIXELS: np.linspace(0, size / 2, rings + 1), RADII: np.linspace(0, REACH, rings + 1)}
     labeller = Labeller(model, cam)
     sums = np.zeros((n_classes, 3, size, size))
     parts, problems, seen = list[pl.DataFrame](), list[tuple[Any, str]](), 0
-    for some in source(model.config):
-        problems += some.problems
-        bar.update(len(some.problems))
-        if some.rows.is_empty():
+    for batch in source(model.config):
+        problems += batch.problems
+        bar.update(len(batch.problems))
+        if batch.rows.is_empty():
             continue
-        seen += some.rows.height
-        labels = labeller.label(some.rows, some.pixels)
-        _, fold = labeller.part_in_training(some.rows["object_id"])
-        bar.update(some.rows.height)
+        seen += batch.rows.height
+        labels = labeller.label(batch.rows, batch.pixels)
+        _, fold = labeller.part_in_training(batch.rows["object_id"])
+        bar.update(batch.rows.height)
         for head in model.heads:
             of_head = labels[head.name("label")]
             if head.question is not None:
@@ -157,7 +157,7 @@ def _explain(name: str, cam: GradCam, source: Source, rings: int, bar: Progress,
             chosen = np.isin(predicted, numbers)
             if not chosen.any():
                 continue
-            rows, pixels, predicted = some.rows.filter(chosen), some.pixels[chosen], predicted[chosen]
+            rows, pixels, predicted = batch.rows.filter(chosen), batch.pixels[chosen], predicted[chosen]
             maps = upsampled(cam.maps(pixels, predicted, fold[chosen]), size, cam.grid)
             sums += [moments(maps[predicted == k]) for k in range(n_classes)]
             profiles = {PIXELS: radial_profiles(maps, edges[PIXELS])}
@@ -171,7 +171,7 @@ def _explain(name: str, cam: GradCam, source: Source, rings: int, bar: Progress,
                 pl.DataFrame(columns | {unit: profile.astype(np.float32) for unit, profile in profiles.items()})
             )
     if not parts and seen:
-        raise InputError(f"{name} predicts none of these galaxies to be {' or '.join(wanted)}")
+        raise InputError(f"{name} predicts none of these galaxies to be {' or '.join(names)}")
     if not parts:
         first = f" (first: {problems[0][0]}, {problems[0][1]})" if problems else ""
         raise InputError(f"no galaxy has a readable image{first}")
@@ -194,9 +194,9 @@ def profile_table(explanations: Mapping[str, Explanation], unit: str) -> pl.Data
     """Return mean profiles of models and predicted classes, with a row per ring (`inner` to `outer`)."""
     tables = []
     for name, explanation in explanations.items():
-        for some in explanation.classes:
-            rings, average = some.rings[unit], some.rings[unit].average
-            about = {"model": name, "class": some.name, "inner": rings.edges[:-1], "outer": rings.edges[1:]}
+        for group in explanation.classes:
+            rings, average = group.rings[unit], group.rings[unit].average
+            about = {"model": name, "class": group.name, "inner": rings.edges[:-1], "outer": rings.edges[1:]}
             measured = {"mean": average.mean, "stderr": average.stderr, "galaxies": average.count}
             tables.append(pl.DataFrame(about | measured))
     return pl.concat(tables)

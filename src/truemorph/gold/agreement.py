@@ -32,9 +32,9 @@ def combined(answers: pl.DataFrame, classes: Sequence[str] = SMOOTH_OR_DISK) -> 
     """
     each = [(pl.col("answer") == name).sum() for name in classes]
     unclear, artefact = ((pl.col("answer") == answer).sum() for answer in (UNCLEAR, ARTEFACT))
-    told, most = pl.sum_horizontal(each), pl.max_horizontal(each)
-    whole = artefact <= told + unclear
-    differ = (told > most) | ((artefact > 0) & (told > 0))
+    total, most = pl.sum_horizontal(each), pl.max_horizontal(each)
+    whole = artefact <= total + unclear
+    differ = (total > most) | ((artefact > 0) & (total > 0))
     alone = pl.sum_horizontal((count == most).cast(pl.Int64) for count in each) == 1
     gold = pl.coalesce(pl.when(whole & alone & (count == most)).then(k) for k, count in enumerate(each))
     return (
@@ -49,7 +49,7 @@ def combined(answers: pl.DataFrame, classes: Sequence[str] = SMOOTH_OR_DISK) -> 
     )
 
 
-def agreement(answers: pl.DataFrame, classes: Sequence[str] = SMOOTH_OR_DISK, seed: int = 0) -> dict[str, Any]:
+def agreement(answers: pl.DataFrame, classes: Sequence[str] = SMOOTH_OR_DISK) -> dict[str, Any]:
     """Measure how well people agree, from answers as `read_answers` returns them.
 
     `pairs` of people: the fraction of galaxies on which they agree, and Cohen's kappa; `fleiss`: Fleiss' kappa of the
@@ -61,7 +61,7 @@ def agreement(answers: pl.DataFrame, classes: Sequence[str] = SMOOTH_OR_DISK, se
     people = sorted(first["annotator"].unique())
     wide = first.pivot("annotator", index="galaxy", values="answer")
     codes = wide.select(pl.col(people).cast(pl.Enum(sorted(first["answer"].unique()))).to_physical())
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     pairs = []
     for two in combinations(people, 2):
         both = codes.select(two).drop_nulls().to_numpy()

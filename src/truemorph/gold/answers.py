@@ -53,7 +53,7 @@ def one_spelling(answers: pl.DataFrame) -> pl.DataFrame:
     """Give each person (`annotator`) the first spelling of their name."""
     first: dict[str, str] = {}
     every = answers["annotator"].unique(maintain_order=True)
-    names = {one: first.setdefault(person(one), one.strip()) for one in every}
+    names = {name: first.setdefault(person(name), name.strip()) for name in every}
     return answers.with_columns(pl.col("annotator").replace(names))
 
 

@@ -26,7 +26,7 @@ def choices_of_label(classes: Sequence[str]) -> tuple[str, ...]:
 
 def choices_of(tree: Tree, question: str) -> dict[str, Path]:
     """Return what people can answer about a question, each with its path; an artefact has none."""
-    return _along(tree, question)[0]
+    return _along(tree, question, {})[0]
 
 
 def levels_of(tree: Tree, question: str, definitions: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -35,17 +35,11 @@ def levels_of(tree: Tree, question: str, definitions: Mapping[str, str]) -> list
     Each has `question`, `text` and `answers`; an answer has a `key`, its definition, and what follows: the number of
     the next `level`, or the `choice` that it is. A question that is asked after several answers has a level for each.
     """
-    levels = _along(tree, question)[1]
-    for level in levels:
-        for key, answer in enumerate(level["answers"], 1):
-            answer["key"] = str(key) if key <= _KEYS else ""
-            of_tree = tree.question(level["question"]).definitions.get(answer["answer"], "")
-            answer["definition"] = of_tree or definitions.get(answer["answer"], "")
-    return levels
+    return _along(tree, question, definitions)[1]
 
 
-def _along(tree: Tree, question: str) -> tuple[dict[str, Path], list[dict[str, Any]]]:
-    """Return what `choices_of` returns, and the levels of `levels_of`, without keys and definitions."""
+def _along(tree: Tree, question: str, definitions: Mapping[str, str]) -> tuple[dict[str, Path], list[dict[str, Any]]]:
+    """Return what `choices_of` and `levels_of` return."""
     gates = tree.gates(question)
     names = {path.answers: path.name for path in tree.classes(question)}
     several = sum(path[-1][0] == question for path in names) > len(tree.question(question).answers)
@@ -62,18 +56,21 @@ def _along(tree: Tree, question: str) -> tuple[dict[str, Path], list[dict[str, A
         return name
 
     def follow(name: str, before: Path) -> int:
-        asked, number = tree.question(name), len(levels)
+        screen, number = tree.question(name), len(levels)
         answers: list[dict[str, Any]] = []
-        levels.append({"question": name, "text": asked.text or name, "answers": answers})
-        offered = [answer for answer in asked.answers if answer not in tree.outside]
+        levels.append({"question": name, "text": screen.text or name, "answers": answers})
+        offered = [answer for answer in screen.answers if answer not in tree.outside]
         if not any(map(is_unsure, offered)):
             offered.append(CANNOT_TELL)
-        for answer in offered:
+        for key, answer in enumerate([*offered, ARTEFACT], 1):
             path = (*before, (name, answer))
             after = [] if name == question else [gate.name for gate in gates if answer in gate.asked_after]
-            answers.append({"answer": answer})  # before the levels that follow
-            answers[-1] |= {"level": follow(after[0], path)} if after else {"choice": chosen(path)}
-        answers.append({"answer": ARTEFACT, "choice": ARTEFACT})
+            meant = screen.definitions.get(answer) or definitions.get(answer, "")
+            answers.append({"answer": answer, "key": str(key) if key <= _KEYS else "", "definition": meant})
+            if answer == ARTEFACT:
+                answers[-1]["choice"] = ARTEFACT
+            else:  # after the levels before it
+                answers[-1] |= {"level": follow(after[0], path)} if after else {"choice": chosen(path)}
         return number
 
     follow(tree.root.name, ())
@@ -86,7 +83,7 @@ def answer_of_path(question: str, path: Path, gates: Collection[str]) -> str:
 
     The question does not apply to artefacts, nor where another gate has the last answer.
     """
-    own = [one for one in path if one[0] in gates]
+    own = [step for step in path if step[0] in gates]
     if not own:
         return NOT_APPLICABLE
     last, answer = own[-1]

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import polars as pl
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, Json
 
-from truemorph.catalogs.catalogue import as_ids, classes_of, label_classes
+from truemorph.catalogs.catalogue import as_ids, label_classes
 from truemorph.catalogs.columns import lenticulars
 from truemorph.catalogs.expressions import compute, read_expression
 from truemorph.catalogs.paths import described_path, gold_column, label_column
@@ -136,7 +136,7 @@ def answers_of_table(
         names |= {word.lower(): word for word in (*choices, NOT_APPLICABLE)}
     frame = read_table(path).frame
     if of_zooniverse := set(_ZOONIVERSE) <= set(frame.columns):
-        given = _of_zooniverse(frame, workflow, str(path), 1 if question is None else None)
+        answers = _of_zooniverse(frame, workflow, str(path), 1 if question is None else None)
     elif workflow is not None:
         raise InputError(f"{path}: only Zooniverse's exports have workflows (`workflow`)")
     else:
@@ -144,19 +144,19 @@ def answers_of_table(
         for name in (id_column, *(() if computed else (class_column,))):
             if name not in frame.columns:
                 raise InputError(f"{path}: no column {name!r} (`id`, `column`); it has {', '.join(frame.columns)}")
-        given = frame.select(
+        answers = frame.select(
             annotator="annotator" if "annotator" in frame.columns else pl.lit(path.name),
             galaxy=as_ids(frame[id_column], str(path)),
             answer=compute(read_expression(class_column, str(path)), frame, str(path)) if computed else class_column,
             time=None,
         )
-    given = given.cast(pl.String).filter(~pl.col("answer").str.strip_chars().str.to_lowercase().is_in(_NONE))
-    class_by_word = {word: class_of(word, names) for word in given["answer"].unique().sort()}
+    answers = answers.cast(pl.String).filter(~pl.col("answer").str.strip_chars().str.to_lowercase().is_in(_NONE))
+    class_by_word = {word: class_of(word, names) for word in answers["answer"].unique().sort()}
     unknown = [word for word, name in class_by_word.items() if name is None]
     listed = ", ".join(map(repr, unknown[:5]))
     if unknown and question is not None:
-        known = "; ".join((*choices, NOT_APPLICABLE))
-        raise InputError(f"{path}: unknown classes {listed}; use {known}, or an expression (`column`)")
+        options = "; ".join((*choices, NOT_APPLICABLE))
+        raise InputError(f"{path}: unknown classes {listed}; use {options}, or an expression (`column`)")
     if unknown:
         raise InputError(
             f"{path}: unknown classes {listed}; use {', '.join(classes)}, unclear or artefact (or 0 and 1), or an "
@@ -165,7 +165,7 @@ def answers_of_table(
         )
     named = pl.when(pl.col("annotator").str.strip_chars() != "").then("annotator")
     every = named.otherwise(pl.format("unknown {}", pl.int_range(1, pl.len() + 1)))
-    spelled = one_spelling(given.with_columns(every.alias("annotator"), pl.col("answer").replace(class_by_word)))
+    spelled = one_spelling(answers.with_columns(every.alias("annotator"), pl.col("answer").replace(class_by_word)))
     who = ["annotator", "galaxy"]
     twice = spelled.unique([*who, "answer"]).filter(pl.struct(who).is_duplicated())
     if not twice.is_empty() and not of_zooniverse:
@@ -192,19 +192,19 @@ def _of_zooniverse(frame: pl.DataFrame, workflow: int | None, source: str, tasks
     for number, row in enumerate(frame.iter_rows(named=True), 1):
         if workflow not in (None, row.get("workflow_id")):
             continue
-        given = checked(_Classification, row, f"{source}: row {number}:")
-        subject = next(iter(given.subject_data.values()))
+        record = checked(_Classification, row, f"{source}: row {number}:")
+        subject = next(iter(record.subject_data.values()))
         columns = {name.lstrip("#!").lower(): value for name, value in subject.items()}
         if "object_id" not in columns:
             raise InputError(f"{source}: subjects have no metadata object_id; upload them with truemorph gold export")
-        values = [annotation.get("value") for annotation in given.annotations[:tasks]]
+        values = [annotation.get("value") for annotation in record.annotations[:tasks]]
         several = [text for value in values for text in (value if isinstance(value, list) else [value])]
         if not all(isinstance(text, str | None) for text in several):
             raise InputError(f"{source}: row {number}: an answer is {several[0]!r}, not text; export texts of answers")
         answer = ", ".join(text for text in several if text is not None)
-        rows.append((given.created_at, [row["user_name"], str(columns["object_id"]), answer, row["created_at"]]))
+        rows.append((record.created_at, [row["user_name"], str(columns["object_id"]), answer, row["created_at"]]))
     names = ("annotator", "galaxy", "answer", "time")
-    ordered = [values for _, values in sorted(rows, key=lambda one: one[0])]
+    ordered = [values for _, values in sorted(rows, key=lambda pair: pair[0])]
     return pl.DataFrame(ordered, schema=dict.fromkeys(names, pl.String), orient="row", strict=False)
 
 
@@ -213,14 +213,14 @@ def with_gold(
     answers: pl.DataFrame,
     plan: pl.DataFrame | None,
     about: dict[str, Any],
-    columns: Sequence[GoldColumns] | None = None,
+    columns: Sequence[GoldColumns],
 ) -> tuple[CatalogTable, list[Finding]]:
     """Return a catalogue with gold labels from answers (see `combined`), and what was left out.
 
     With the table of a plan, `gold_probability` is the probability of being selected, times the fraction of the plan
     that was answered, as orders are random; gold labels of earlier plans are kept. `about` is added to the metadata.
     """
-    first, *others = columns or [gold_columns_of_label(classes_of(catalogue))]
+    first, *others = columns
     table, findings = _joined(catalogue, answers, plan, first)
     for other in others:  # of questions on the way
         table, _ = _joined(table, answers, plan, other)
@@ -239,15 +239,15 @@ def _joined(
     frame = catalogue.frame.with_columns(pl.col("object_id").cast(pl.String))
     answer = pl.col("answer")
     # Answers that leave a gate open, as "does not apply" does, are none for it.
-    given = answers.with_columns(answer.replace_strict(into.given, default=None), pl.col("time").cast(pl.String))
-    given = given.drop_nulls("answer")
+    labels = answers.with_columns(answer.replace_strict(into.given, default=None), pl.col("time").cast(pl.String))
+    labels = labels.drop_nulls("answer")
     value = pl.col("gold").replace_strict(dict(enumerate(into.classes.values())))
     named = dict(zip(_COLUMNS, into.columns, strict=True))
-    gold = combined(given, list(into.classes)).with_columns(value)
+    gold = combined(labels, list(into.classes)).with_columns(value)
     if into.applies is not None:
-        asked = answers.with_columns(answer.replace_strict(into.applies, default=None)).drop_nulls("answer")
+        applies = answers.with_columns(answer.replace_strict(into.applies, default=None)).drop_nulls("answer")
         # 2 where it is also uncertain whether the question applies.
-        more = combined(asked, [NOT_APPLICABLE, APPLIES])["gold_uncertain"]
+        more = combined(applies, [NOT_APPLICABLE, APPLIES])["gold_uncertain"]
         gold = gold.with_columns(pl.col("gold_uncertain") + more)
     gold = gold.rename(named, strict=False)
     if gold.join(frame, on="object_id", how="semi").is_empty():

@@ -182,16 +182,16 @@ def predicted_probabilities(
     low, high = fit.fraction_range[fit.classes[DISK]]
     every = []
     for fraction in (low, fit.class_fractions[DISK], high):
-        given = np.tile([1 - fraction, fraction], (label.size, 1))
-        every.append(posterior(given, label, alpha, fit.transition, observables=observables)[:, DISK])
+        prior = np.tile([1 - fraction, fraction], (label.size, 1))
+        every.append(posterior(prior, label, alpha, fit.transition, observables=observables)[:, DISK])
     both = np.array(every)
     return np.asarray(both[np.argmin(np.abs(both - 0.5), axis=0), np.arange(label.size)])
 
 
 def _pilot(gold: np.ndarray | None) -> np.ndarray | None:
     """Return gold labels, shape (N,), -1 where unknown, if they are enough to predict classes; otherwise None."""
-    known = np.empty(0) if gold is None else gold[gold != UNKNOWN]
-    return gold if known.size >= FEWEST and np.unique(known).size > 1 else None
+    labels = np.empty(0) if gold is None else gold[gold != UNKNOWN]
+    return gold if labels.size >= FEWEST and np.unique(labels).size > 1 else None
 
 
 def influence_on_curve(
@@ -247,9 +247,9 @@ def _of_question(
         answers = gold_of_question(frame, asked, column, source).numbers
         gold = np.where(answers >= 0, answers, UNKNOWN)
     if curve is not None and transition is not None:
-        given, values = path_observations(frame, transition, source), _observables(frame, observables, source)
+        observed, values = path_observations(frame, transition, source), _observables(frame, observables, source)
         fractions = np.tile(curve.class_fractions, (label.size, 1))
-        of_classes = posterior(fractions, given, alpha, transition, observables=values)
+        of_classes = posterior(fractions, observed, alpha, transition, observables=values)
         probabilities = of_classes @ np.eye(len(classes))[list(asked.answers_of_classes)]
     elif (pilot := _pilot(gold)) is not None:
         bins = Bins.cut(alpha, default_bins(label.size))
@@ -278,8 +278,8 @@ def _of_question(
 def _of_estimate(curve: FittedCurve, asked: Asked) -> TreeTransition:
     """Return T(α) of an estimate, which must be of the question that is asked; its answers may be merged."""
     transition = curve.transition
-    told = transition.asked.questions if isinstance(transition, TreeTransition) else ()
-    if not isinstance(transition, TreeTransition) or [*map(_answers, told)] != [*map(_answers, asked.questions)]:
+    questions = transition.asked.questions if isinstance(transition, TreeTransition) else ()
+    if not isinstance(transition, TreeTransition) or [*map(_answers, questions)] != [*map(_answers, asked.questions)]:
         raise InputError(f"the estimate is of another question (`estimate`) than the plan, {asked.question!r}")
     return transition
 
@@ -380,14 +380,14 @@ def make_plan(
     asked = asked_of(catalogue, options.question)
     _check_sources(asked, options.purpose, observables)
     if asked is None:
-        wanted = _of_label(catalogue, p, curve, observables)
+        prediction = _of_label(catalogue, p, curve, observables)
     else:
-        wanted = _of_question(catalogue, asked, p, curve, observables)
-    label, alpha, predicted = wanted.label, frame["alpha"].to_numpy(), wanted.probabilities
+        prediction = _of_question(catalogue, asked, p, curve, observables)
+    label, alpha, predicted = prediction.label, frame["alpha"].to_numpy(), prediction.probabilities
     galaxies = _candidates(catalogue, asked, options, source)
     rows, pilot = galaxies.rows, galaxies.pilot
     cut = options.bins_of(galaxies.column, rows)
-    strata = Strata.of(label[rows], cut, predicted[rows], wanted.quantities, 1 if p is None else 3)
+    strata = Strata.of(label[rows], cut, predicted[rows], prediction.quantities, 1 if p is None else 3)
     if pilot.size:
         strata = strata.with_labels(label[pilot], cut.find(galaxies.column[pilot]), label[rows])
     if options.purpose == "transition":
@@ -396,19 +396,19 @@ def make_plan(
         drawn = strata.rounded(strata.allocation(options.error))
     else:
         drawn = strata.for_budget(options.budget)
-    table = _planned(frame, galaxies, wanted, strata, drawn, cut, options.seed)
+    table = _planned(frame, galaxies, prediction, strata, drawn, cut, options.seed)
     about = {
         "purpose": options.purpose,
         "by": options.by,
         "catalogue": source if catalogue.path is None else str(Path(catalogue.path).resolve()),
         "sha256": checksum(frame),
         "image_root": catalogue.metadata.get("image_root"),
-        **wanted.about,
+        **prediction.about,
         **_meant(catalogue, options.definition, asked),
         "error": options.error if options.budget is None else None,
         "budget": options.budget,
         "seed": options.seed,
-        "pilot": 0 if wanted.gold is None else int((wanted.gold != UNKNOWN).sum()),
+        "pilot": 0 if prediction.gold is None else int((prediction.gold != UNKNOWN).sum()),
     }
     repeats = int(np.ceil(_REPEATED * table["position"].count()))
     left_out = _who_is_left_out(frame, asked, galaxies.able, pilot)
@@ -416,19 +416,19 @@ def make_plan(
     return GoldPlan(None, table, cut.edges, strata.errors(drawn), _compared(strata), repeats, about, findings)
 
 
-def _meant(catalogue: CatalogTable, given: str | None, asked: Asked | None) -> dict[str, str]:
+def _meant(catalogue: CatalogTable, text: str | None, asked: Asked | None) -> dict[str, str]:
     """Return what counts as the second class, and as the answers to a question: as given, or by the catalogue."""
     own = catalogue.metadata.get("definition", "")
     if asked is None:
-        return {"definition": own if given is None else given.removeprefix(f"{classes_of(catalogue)[1]}:").strip()}
+        return {"definition": own if text is None else text.removeprefix(f"{classes_of(catalogue)[1]}:").strip()}
     of_question = own if asked.question == root_of(catalogue).question else ""
-    return {"definition": own, "question_definition": of_question if given is None else given}
+    return {"definition": own, "question_definition": of_question if text is None else text}
 
 
 def _planned(
     frame: pl.DataFrame,
     galaxies: _Candidates,
-    wanted: _Prediction,
+    prediction: _Prediction,
     strata: Strata,
     drawn: np.ndarray,
     cut: Bins,
@@ -439,8 +439,8 @@ def _planned(
     probability, now = before.copy(), (drawn / strata.sizes)[strata.index]
     probability[rows] += (1 - before[rows]) * now
     if pilot.size:  # as the galaxy of the same bin and label with the nearest probabilities; 0 if there is none
-        cell = wanted.label + wanted.probabilities.shape[1] * cut.find(galaxies.column)
-        place = np.column_stack([10 * cell, wanted.probabilities[:, 1:]])
+        cell = prediction.label + prediction.probabilities.shape[1] * cut.find(galaxies.column)
+        place = np.column_stack([10 * cell, prediction.probabilities[:, 1:]])
         _, nearest = KDTree(place[rows]).query(place[pilot], distance_upper_bound=2)
         probability[pilot] += (1 - before[pilot]) * np.append(now, 0)[nearest]
     chosen = rows[_first_of_each(strata.index, drawn, seed)]
@@ -477,9 +477,9 @@ def _compared(strata: Strata) -> pl.DataFrame:
     """Return the largest errors of planned and random choices of the same size; a random one uses label and α, too."""
     n = strata.sizes.sum()
     rows = [
-        (some, strata.errors(strata.for_budget(some)).max(), strata.errors(some * strata.sizes / n).max())
-        for some in _BUDGETS
-        if strata.fewest(0).sum() <= some < n
+        (budget, strata.errors(strata.for_budget(budget)).max(), strata.errors(budget * strata.sizes / n).max())
+        for budget in _BUDGETS
+        if strata.fewest(0).sum() <= budget < n
     ]
     return pl.DataFrame(rows, schema={"labels": pl.Int64, "planned": pl.Float64, "random": pl.Float64}, orient="row")
 
@@ -585,8 +585,8 @@ def question_of_plan(about: Mapping[str, Any]) -> tuple[Tree, str] | None:
 def choices_of_plan(folder: Path) -> tuple[str, ...]:
     """Return what people can answer about the galaxies of a plan."""
     about = read_json(folder / PLAN, PlanFile) if (folder / PLAN).is_file() else {"classes": SMOOTH_OR_DISK}
-    asked = question_of_plan(about)
-    return choices_of_label(about["classes"]) if asked is None else tuple(choices_of(*asked))
+    target = question_of_plan(about)
+    return choices_of_label(about["classes"]) if target is None else tuple(choices_of(*target))
 
 
 def read_chosen(folder: Path) -> pl.DataFrame:
@@ -611,6 +611,6 @@ def images_of(galaxies: pl.DataFrame, root: Path) -> dict[str, Path]:
         raise InputError(f"{root}: is not a folder of images")
     ids = galaxies["object_id"]
     named, after = find_images(ids, galaxies["image"], root), find_images(ids, None, root)
-    names = {one: name or other for one, name, other in zip(ids, named, after, strict=True)}
-    paths = {one: Path(os.path.abspath(root / name)) for one, name in names.items() if name is not None}
-    return {one: path for one, path in paths.items() if path.is_relative_to(os.path.abspath(root))}
+    names = {galaxy: name or other for galaxy, name, other in zip(ids, named, after, strict=True)}
+    paths = {galaxy: Path(os.path.abspath(root / name)) for galaxy, name in names.items() if name is not None}
+    return {galaxy: path for galaxy, path in paths.items() if path.is_relative_to(os.path.abspath(root))}

@@ -89,9 +89,9 @@ class _Pages:
         from starlette.responses import JSONResponse
 
         session, items = self.session, self.items(annotator)
-        given, labelled = answers_of(session.folder, annotator)
+        answers, labelled = answers_of(session.folder, annotator)
         content = {
-            "answers": [given.get(item) for item in items],
+            "answers": [answers.get(item) for item in items],
             "better": [self._better(*item) is not None for item in items],
             "labelled": labelled,
             "galaxies": len(session.images),

@@ -24,7 +24,6 @@ from truemorph.images.decode import central_crop, decode, pixel_batches, read_im
 from truemorph.images.degrade import degrade
 from truemorph.images.stretch import unstretch
 from truemorph.io import read_json, write_json, written_whole
-from truemorph.questions import SMOOTH_OR_DISK
 from truemorph.tables import CatalogTable, write_table
 
 Source = Literal["better-images", "same-images", "literature"]
@@ -54,9 +53,9 @@ class Session:
     error: float  # largest error of the plan's quantity over the bins after all labels, as predicted
     left_out: dict[str, str]  # why other galaxies of the plan can't be shown
     source: Source  # where gold labels come from
-    classes: tuple[str, ...] = SMOOTH_OR_DISK
-    definition: str = ""  # of the second class
-    levels: list[dict[str, Any]] | None = None  # questions of a tree that are asked one after another; see `levels_of`
+    classes: tuple[str, ...]
+    definition: str  # of the second class
+    levels: list[dict[str, Any]] | None  # questions of a tree that are asked one after another; see `levels_of`
 
     def items(self, annotator: str) -> list[tuple[str, str]]:
         """Galaxy and occasion of all pictures in the order of one person."""
@@ -98,11 +97,11 @@ def open_session(
 ) -> Session:
     """Find and check the pictures of a plan, make the twins, and write `session.json`, which has the defaults."""
     about, plan = read_plan(folder)
-    asked = question_of_plan(about)
-    counted = [] if asked is None else list(root_answers(asked[0]).values())[1]
-    if asked is not None and twins:
+    target = question_of_plan(about)
+    counted = [] if target is None else list(root_answers(target[0]).values())[1]
+    if target is not None and twins:
         raise InputError(
-            f"{folder}: twins measure how experts miss {' or '.join(counted)}s, which ranges of {asked[1]!r} do not "
+            f"{folder}: twins measure how experts miss {' or '.join(counted)}s, which ranges of {target[1]!r} do not "
             "use; leave them out (`twins`), or make a plan without a question"
         )
     before = read_session(folder)
@@ -123,10 +122,10 @@ def open_session(
     places = {"images": str(Path(images).resolve()), "better": None if better is None else str(Path(better).resolve())}
     write_json(folder / SESSION, {"gold_source": used, **places})
     levels = None
-    if asked is not None:
-        levels = levels_of(*asked, {counted[0]: about["definition"]} if len(counted) == 1 else {})
+    if target is not None:
+        levels = levels_of(*target, {counted[0]: about["definition"]} if len(counted) == 1 else {})
         for level in levels:
-            level["definition"] = about["question_definition"] if level["question"] == asked[1] else ""
+            level["definition"] = about["question_definition"] if level["question"] == target[1] else ""
     return Session(
         folder,
         images=shown,

@@ -60,7 +60,7 @@ class Strata:
             within[order] = rank_among_equal(key[order])
             key = key * groups + within * groups // np.bincount(key)[key]
         _, first, index, sizes = np.unique(key, return_index=True, return_inverse=True, return_counts=True)
-        mean = np.stack([np.bincount(index, one) / sizes for one in probabilities.T[1:]])
+        mean = np.stack([np.bincount(index, column) / sizes for column in probabilities.T[1:]])
         mean = np.concatenate([1 - mean.sum(axis=0, keepdims=True), mean])  # (K, H)
         of_bin = bins.index[first]
         variances = [_influence_variance(mean, of_bin, sizes, quantity) for quantity in quantities]
@@ -93,14 +93,14 @@ class Strata:
         scatter = self.fraction * self.spread  # W_h s_h
         # Neyman: in a bin, n_h is W_h s_h / x within its limits, with the x that gives the error. Between them,
         # Σ (W s)² / n is linear in x, so Newton's method needs few steps.
-        wanted = error**2 + np.bincount(self.bins, scatter**2 / self.totals)
-        low, high = np.full((2, wanted.size), [[1e-6], [1e3]])
+        target = error**2 + np.bincount(self.bins, scatter**2 / self.totals)
+        low, high = np.full((2, target.size), [[1e-6], [1e3]])
         x = low
         for _ in range(_STEPS):
             drawn = np.clip(scatter / x[self.bins], self.given, self.totals)
-            off = np.bincount(self.bins, scatter**2 / np.maximum(drawn, 1e-9)) - wanted
+            off = np.bincount(self.bins, scatter**2 / np.maximum(drawn, 1e-9)) - target
             low, high = np.where(off <= 0, x, low), np.where(off <= 0, high, x)
-            if np.all((np.abs(off) < 1e-12 * wanted) | (high - low < 1e-9 * high)):
+            if np.all((np.abs(off) < 1e-12 * target) | (high - low < 1e-9 * high)):
                 break
             slope = np.bincount(self.bins, ((self.given < drawn) & (drawn < self.totals)) * scatter)
             x = x - np.divide(off, slope, out=np.full(x.shape, np.inf), where=slope > 0)

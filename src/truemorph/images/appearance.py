@@ -17,19 +17,19 @@ _FAINTEST, _STAR = 0.1, 16  # grey levels: what is added to each measure, and th
 def appearance(pixels: np.ndarray) -> np.ndarray:
     """Measure images as a network takes them, uint8 (N, S, S, 3); return logarithms of `APPEARANCE`, (N, 8)."""
     side = pixels.shape[1]
-    some = slice(max(1, side // _ROWS) // 2, None, max(1, side // _ROWS))
+    lines = slice(max(1, side // _ROWS) // 2, None, max(1, side // _ROWS))
     away = np.abs(np.arange(side) - (side - 1) / 2) * 2 / side
-    radius = np.hypot(away[some, None], away)
-    rows = pixels[:, some, :, 1].astype(np.int16)
+    radius = np.hypot(away[lines, None], away)
+    rows = pixels[:, lines, :, 1].astype(np.int16)
 
     def differences(distance: int, where: np.ndarray) -> np.ndarray:
         both = where[:, distance:] & where[:, :-distance]
         return np.abs(rows[:, :, distance:][:, both] - rows[:, :, :-distance][:, both])
 
     noise = np.minimum(differences(1, radius > _SKY), _STAR).mean(axis=1) + _FAINTEST
-    distances = (min(one, max(1, side // 4)) for one in (1, 3, 8))  # within the galaxy of small images
+    distances = (min(lag, max(1, side // 4)) for lag in (1, 3, 8))  # within the galaxy of small images
     fine, middle, coarse = (differences(distance, radius < _GALAXY).mean(axis=1) + _FAINTEST for distance in distances)
-    radius, colours = radius[:, some], np.moveaxis(pixels[:, some, some], 3, 0)
+    radius, colours = radius[:, lines], np.moveaxis(pixels[:, lines, lines], 3, 0)
     sky = np.array([np.median(colour[:, radius > _SKY], axis=1) for colour in colours])
     red, green, blue = np.maximum(colours.mean(axis=(2, 3)) - sky, 0) + _FAINTEST
     light = np.maximum(colours[1] - (sky[1] + 2 * noise)[:, None, None], 0)

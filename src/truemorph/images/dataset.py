@@ -75,7 +75,7 @@ class GalaxyBatches:
         if self.seed is not None:
             order = np.random.default_rng([self.seed, self._epoch]).permutation(order)
         numbers = ((number, [number]) for number in range(len(self)))
-        for _, (batch,) in ahead(lambda one: self._batch(order, one), numbers, _AHEAD):
+        for _, (batch,) in ahead(lambda index: self._batch(order, index), numbers, _AHEAD):
             yield batch
 
 

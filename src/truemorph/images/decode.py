@@ -67,9 +67,9 @@ def fits_values(data: bytes, hdu: int | str | None = None) -> np.ndarray:
         chosen = image_unit(units, hdu)
         shape = tuple(chosen.shape) if chosen.is_image else ()
         if len(shape) not in (2, 3) or (len(shape) == 3 and shape[0] != 3):
-            found = f"shape {shape}" if shape else "no image"
+            content = f"shape {shape}" if shape else "no image"
             raise ValueError(
-                f"a FITS image must be (height, width), or (3, height, width) in red, green, blue; found {found}"
+                f"a FITS image must be (height, width), or (3, height, width) in red, green, blue; found {content}"
             )
         _check_pixels(*shape[-2:])
         values = np.asarray(chosen.data, np.float64)
@@ -104,8 +104,8 @@ def fits_picture(values: np.ndarray, config: TrainingConfig) -> np.ndarray:
     finite = np.isfinite(values)
     if not finite.any():
         raise ValueError("no finite pixel")
-    known = values[finite]
-    low, high = config.fits_limits or (_percentile(known, 0.5), _percentile(known, 99.8))
+    pixels = values[finite]
+    low, high = config.fits_limits or (_percentile(pixels, 0.5), _percentile(pixels, 99.8))
     if not low < high:
         high = low + 1.0  # a constant image is black
     bands = np.flip(values if finite.all() else np.where(finite, values, np.float32(low)), axis=-2)  # rows from the top
@@ -231,7 +231,7 @@ def pixel_batches(images: Any, config: TrainingConfig) -> Iterator[tuple[slice, 
         if images.shape[1:3] == (config.image_size, config.image_size):
             config = config.model_copy(update={"crop": 1.0})
     slices = (slice(start, min(start + _BATCH, len(images))) for start in range(0, len(images), _BATCH))
-    return ahead(lambda one: pixels_or_reason(one, config), ((rows, images[rows]) for rows in slices))
+    return ahead(lambda image: pixels_or_reason(image, config), ((rows, images[rows]) for rows in slices))
 
 
 def pixels_or_reason(image: Any, config: TrainingConfig) -> np.ndarray | str:
@@ -239,8 +239,8 @@ def pixels_or_reason(image: Any, config: TrainingConfig) -> np.ndarray | str:
     try:
         if isinstance(image, str | os.PathLike | bytes):
             return load_image(image, config)
-        known = rgb(image) if isinstance(image, Image.Image) else image
-        pixels = _pixels(known, "(height, width, 3)")
+        values = rgb(image) if isinstance(image, Image.Image) else image
+        pixels = _pixels(values, "(height, width, 3)")
         return cropped_and_resized(pixels, config.image_size, config.crop, "image")
     except (ValueError, OSError, SyntaxError) as problem:  # Pillow reads the file of an image late
         return str(problem)

@@ -128,9 +128,9 @@ def _degraded(
     coarse = min(max(8, round(side / after)), side)
     # Noise to reach on the pixels to which it is added, in units of the image's; camera pixels that are some image
     # pixels wide leave so much of it, 2/3 where they are interpolated.
-    wanted = (1 / min(before, 2 / 3) if before > 0 else 1.0) * (min(after, 2 / 3) if coarse == side else 1.0)
+    target = (1 / min(before, 2 / 3) if before > 0 else 1.0) * (min(after, 2 / 3) if coarse == side else 1.0)
     resampled = after != before
-    missing = np.sqrt(max(wanted**2 - left, 0.0)) if resampled else wanted * np.sqrt(1 - left)
+    missing = np.sqrt(max(target**2 - left, 0.0)) if resampled else target * np.sqrt(1 - left)
     grain = np.float32(missing) * noise * rng.standard_normal((3, coarse, coarse), dtype=np.float32)
     if coarse < side:
         # Linear interpolation between the centres of coarse pixels, as when a frame is resampled. (The PSF's width is

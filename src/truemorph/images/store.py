@@ -86,7 +86,7 @@ class ImageFiles:
         reading = self.config.crop, self.config.fits_hdu, self.config.fits_stretch, self.config.fits_limits
         whole = hashlib.sha256(repr((CACHE_VERSION, self.shape, *reading)).encode())
         batches = (self.paths[start : start + _BATCH] for start in range(0, len(self.paths), _BATCH))
-        for _, digests in ahead(content, ((None, some) for some in batches)):
+        for _, digests in ahead(content, ((None, batch) for batch in batches)):
             whole.update(b"".join(digests))
         return whole.hexdigest()[:20]
 

@@ -101,10 +101,10 @@ class Tiles:
     def assign(self, ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
         """Return for each position, degrees, the tile in which it is farthest from an edge; -1 if in none."""
         tile, depth = np.full(len(ra), -1), np.zeros(len(ra))
-        known = np.flatnonzero(np.isfinite(ra) & np.isfinite(dec))
-        places = cKDTree(unit_vectors(ra[known], dec[known]), balanced_tree=False)
+        finite = np.flatnonzero(np.isfinite(ra) & np.isfinite(dec))
+        places = cKDTree(unit_vectors(ra[finite], dec[finite]), balanced_tree=False)
         for k, (first, *_) in enumerate(self.layers):
-            rows = known[places.query_ball_point(first.centre, first.reach)]
+            rows = finite[places.query_ball_point(first.centre, first.reach)]
             x, y = first.pixels(ra[rows], dec[rows])
             height, width = first.shape
             edge = np.min([x + 0.5, width - 0.5 - x, y + 0.5, height - 0.5 - y], axis=0) * first.scale
@@ -157,10 +157,10 @@ class Tiles:
                     brighter *= 1 if layer.by_area else abs(np.linalg.det(matrix[row]))
                 if brighter != 1:
                     out *= np.float32(brighter)
-            known = np.isfinite(values)
-            if not known[:, n // 2, n // 2].all():
+            finite = np.isfinite(values)
+            if not finite[:, n // 2, n // 2].all():
                 return NO_CENTRE
-            if 1 - known.mean(axis=(1, 2)).min() > _MISSING:
+            if 1 - finite.mean(axis=(1, 2)).min() > _MISSING:
                 return INCOMPLETE
             if not values.any(axis=(1, 2)).all():
                 return ZEROS
@@ -323,7 +323,7 @@ def _files(tiles: Any, bands: Sequence[str], name: str) -> list[list[tuple[Path,
         hdus = columns.get("hdu", [None] * table.frame.height)
         rows = list(zip(columns["file"], columns["band"], hdus, strict=True))
     of_bands = [
-        [(folder / file, int(hdu) if str(hdu).isdigit() else hdu) for file, one, hdu in rows if one == band]
+        [(folder / file, int(hdu) if str(hdu).isdigit() else hdu) for file, own, hdu in rows if own == band]
         for band in bands
     ]
     if [] in of_bands:
@@ -357,8 +357,8 @@ def _layer(file: Path, hdu: int | str | None, zero_point: float | None) -> Layer
     vectors = unit_vectors(*wcs.all_pix2world(x, y, 0))
     reach = float(np.linalg.norm(vectors[1:] - vectors[0], axis=1).max())
     unit_name = str(header.get("BUNIT", "")).strip().lower()
-    known = [header[key] for key in _ZERO_POINTS if type(header.get(key)) in (int, float) and header[key] > 0]
-    zero_point = zero_point if zero_point is not None else next(iter(known), _UNITS.get(unit_name))
+    zero_points = [header[key] for key in _ZERO_POINTS if type(header.get(key)) in (int, float) and header[key] > 0]
+    zero_point = zero_point if zero_point is not None else next(iter(zero_points), _UNITS.get(unit_name))
     scale = 3600 * float(np.sqrt(proj_plane_pixel_area(wcs)))
     by_area = any(unit in unit_name for unit in ("sr", "arcsec"))
     return Layer(file, hdu, wcs, (height, width), vectors[0], reach, scale, zero_point, by_area)

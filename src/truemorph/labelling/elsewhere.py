@@ -85,9 +85,9 @@ def _estimated(head: Head, curve: Mapping[str, Any]) -> dict[str, list[float | N
         return {}
     estimated = FittedCurve.from_dict(curve)
     [error] = (estimated.stderr[name] for name in fraction_names(head.classes))
-    known = error if estimated.method == "gold" else None
+    stderr = error if estimated.method == "gold" else None
     values = zip(head.columns, estimated.class_fractions.tolist(), estimated.ranges.tolist(), strict=True)
-    return {name: [value, known, *ends] for name, value, ends in values}
+    return {name: [value, stderr, *ends] for name, value, ends in values}
 
 
 def class_fractions(

@@ -46,7 +46,7 @@ def healpix_29(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
     quarter = np.minimum(longitude.astype(np.int64), 3)
     width = n * cosine / np.sqrt((1 + np.abs(z)) / 3)
     near, far = (
-        np.minimum((one * width).astype(np.int64), n - 1) for one in (longitude - quarter, 1 - longitude + quarter)
+        np.minimum((angle * width).astype(np.int64), n - 1) for angle in (longitude - quarter, 1 - longitude + quarter)
     )
     polar, north = np.abs(z) > 2 / 3, z > 0
     face = np.where(polar, np.where(north, quarter, quarter + 8), face)
@@ -84,9 +84,9 @@ def check_partitions(root: Path, names: Sequence[str], rows: int) -> None:
         "is missing": sorted(listed - pixels),
         "is not in partition_info.csv": sorted(pixels - listed) if listed else [],
     }
-    for what, some in wrong.items():
-        if some:
-            order, pixel = some[0]
+    for what, partitions in wrong.items():
+        if partitions:
+            order, pixel = partitions[0]
             raise InputError(f"{place}: the partition Norder={order}, Npix={pixel} {what}; copy the catalogue again")
     properties = place / "hats.properties"
     lines = properties.read_text(encoding="utf-8", errors="replace").splitlines() if properties.is_file() else []
@@ -125,7 +125,7 @@ def write_hats(parts: list[Path], out: Path, schema: pa.Schema, positions: tuple
         for order, pixel in partitions:
             first, last = (number << 2 * (_FINEST - order) for number in (pixel, pixel + 1))
             tables = []
-            for path in dict.fromkeys(one for fine in range(first, last) for one in of_pixel.get(fine, ())):
+            for path in dict.fromkeys(file for fine in range(first, last) for file in of_pixel.get(fine, ())):
                 table, index = _indexed(path, positions)
                 inside = pa.array(index >> 2 * (_ORDER - order) == pixel)
                 tables.append(table.filter(inside).select(own.names).cast(own))

@@ -75,10 +75,10 @@ class Labeller:
             limit = f"the limit that {BEYOND:.0%} of those exceed; missing within it"
             out[UNLIKE] = pl.String, f"in what it differs most from training galaxies, if beyond {limit}"
         for head in self.model.heads if self.transitions else ():
-            given = "given x, the observed label and alpha"
-            given = given if head.question is None else "given x, the votes and alpha"
+            condition = "given x, the observed label and alpha"
+            condition = condition if head.question is None else "given x, the votes and alpha"
             after = zip(columns_of("posterior", head.columns), head.classes, strict=True)
-            out |= {column: (pl.Float64, f"posterior probability of {name}, {given}") for column, name in after}
+            out |= {column: (pl.Float64, f"posterior probability of {name}, {condition}") for column, name in after}
             largest = f"class with the largest posterior probability{_numbered(head)}"
             out[head.name("posterior_label")] = _kind(head), largest
             correct = "posterior probability that the observed label is correct"
@@ -157,11 +157,11 @@ class Labeller:
         has_label = (observed[head.name("label")].is_not_null() & fresh).to_numpy()
         after = given_labels(np.where(has_label[:, None], p, np.nan), observed, transition, names, "the catalogue")
         usable = pl.Series(np.isfinite(after).all(axis=1))
-        rows, known = usable.to_numpy(), observed.filter(usable)
+        rows, galaxies = usable.to_numpy(), observed.filter(usable)
         if isinstance(transition, TreeTransition):
-            labels = path_labels(known, transition.asked, "the catalogue")
+            labels = path_labels(galaxies, transition.asked, "the catalogue")
         else:
-            labels = known["label"].to_numpy()
+            labels = galaxies["label"].to_numpy()
         quality = np.full(len(p), np.nan)
         quality[rows] = after[rows, labels]
         columns = columns_of("posterior", head.columns)

@@ -89,11 +89,11 @@ def table_part(name: str, frame: pl.DataFrame, root: Path | None, column: str | 
     """Make a part of rows in memory; paths in `column` are text, or bytes if they may not be UTF-8."""
 
     def batches(size: int) -> Iterator[Rows]:
-        for some in frame.iter_slices(size):
-            images: list[Image] = [None] * some.height
+        for rows in frame.iter_slices(size):
+            images: list[Image] = [None] * rows.height
             if root is not None and column is not None:
-                images = [None if path is None else root / os.fsdecode(path) for path in some[column]]
-            yield Rows(some, images)
+                images = [None if path is None else root / os.fsdecode(path) for path in rows[column]]
+            yield Rows(rows, images)
 
     mark = frame_hash(frame.with_columns(cs.binary().bin.encode("hex")))
     return Part(name, frame.height, batches, mark, frame)

@@ -167,9 +167,9 @@ class LabelOptions:
             raise InputError(f"{out}: HATS is a folder; give a name without extension")
         if self.hats:
             check_replaceable(out)
-        for given in (self.source, self.observed, self.images, self.tiles, self.gate, model.folder):
-            if isinstance(given, str | os.PathLike):
-                other = Path(given).resolve()
+        for source in (self.source, self.observed, self.images, self.tiles, self.gate, model.folder):
+            if isinstance(source, str | os.PathLike):
+                other = Path(source).resolve()
                 if place == other or (self.hats and place in other.parents):
                     raise InputError(f"{out}: would overwrite the input; choose another `out`")
 
@@ -205,58 +205,58 @@ def open_labelling(model: Classifier | Estimated, options: LabelOptions) -> Labe
     """Check options and prepare everything to label parts."""
     options.check(model)
     survey, size = options.survey(model)
-    given, path = options.opened(model, survey, size), options.path
-    stored, trained = given.table.metadata.get("cutouts"), model.trained_on.get("cutouts")
+    source, path = options.opened(model, survey, size), options.path
+    stored, trained = source.table.metadata.get("cutouts"), model.trained_on.get("cutouts")
     if survey is None and stored and trained and (other := differences(stored, trained)):
         raise InputError(f"{path}: its cut-outs have {' and '.join(other)}; label them from their tiles (`tiles`)")
     joined = None if options.observed is None else read_catalogue(options.observed)
-    catalogue = given.table if joined is None else joined
+    catalogue = source.table if joined is None else joined
     name = str(catalogue.path or kind_of(options.observed))
-    has_observed = joined is not None or given.prepared
+    has_observed = joined is not None or source.prepared
     curves = _curves_for_posteriors(model, options.transition, catalogue.metadata, name) if has_observed else []
-    labeller = _labeller(model, options, given, joined, curves)
-    ids = given.table.frame["object_id"]
+    labeller = _labeller(model, options, source, joined, curves)
+    ids = source.table.frame["object_id"]
     if joined is not None and len(ids) and labeller.observed_rows(ids).null_count() == len(ids):
-        raise no_observed(labeller, given)
-    if clash := set(given.keep) & set(labeller.columns):
+        raise no_observed(labeller, source)
+    if clash := set(source.keep) & set(labeller.columns):
         raise InputError(f"{path}: {min(clash)!r} can't be copied, because the labels have such a column; rename it")
     of_tiles = () if survey is None else survey.findings
     findings = unique(catalogue.findings, of_tiles, _findings(labeller, catalogue, curves, name))
     identity = _identity(labeller, catalogue)
-    labels = _empty_labels(labeller, given, catalogue, identity, findings)
+    labels = _empty_labels(labeller, source, catalogue, identity, findings)
     identity |= {
-        "inputs": [str(path.resolve()) for path in (given.path, given.root)],
+        "inputs": [str(path.resolve()) for path in (source.path, source.root)],
         "observed": None if labeller.joined is None else frame_hash(labeller.joined),
         "columns": list(labeller.schema),
     }
-    positions = position_columns(given.keep, str(path)) if options.hats else None
-    results = Results(Path(options.out), identity, given.parts, labels, positions)
-    return Labelling(labeller, given, results, findings, catalogue if has_observed else None, curves)
+    positions = position_columns(source.keep, str(path)) if options.hats else None
+    results = Results(Path(options.out), identity, source.parts, labels, positions)
+    return Labelling(labeller, source, results, findings, catalogue if has_observed else None, curves)
 
 
 def _labeller(
     model: Classifier | Estimated,
     options: LabelOptions,
-    given: Source,
+    inputs: Source,
     joined: CatalogTable | None,
     curves: Sequence[dict[str, Any]],
 ) -> Labeller:
     """Return what computes labels, with an engine, and the columns that posteriors need."""
     used = tuple(map(transition_from_dict, curves))
     names = tuple(observables_of(curve, transition) for curve, transition in zip(curves, used, strict=True))
-    every, catalogue = list(dict.fromkeys(chain(*names))), joined or given.table
+    every, catalogue = list(dict.fromkeys(chain(*names))), joined or inputs.table
     empty, source = catalogue.frame.clear(), catalogue.source
     numeric_columns(empty, every, source)  # fail early
     for transition in used:
         if isinstance(transition, TreeTransition):
             votes_at_gates(empty, transition.asked, source)
-    has_observed = joined is not None or given.prepared
-    wanted = list(dict.fromkeys(["object_id", *(_columns_of_labels(model, used) if has_observed else ()), *every]))
+    has_observed = joined is not None or inputs.prepared
+    columns = list(dict.fromkeys(["object_id", *(_columns_of_labels(model, used) if has_observed else ()), *every]))
     engine = options.engine
     if isinstance(engine, str):
         proof = None
         if options.precision == "int8" and isinstance(model, Classifier):
-            proof = proof_of(given if options.gate is None else open_source(options.gate), model.config)
+            proof = proof_of(inputs if options.gate is None else open_source(options.gate), model.config)
         engine = engine_for(model, engine, options.precision, proof)
     return Labeller(
         model,
@@ -264,8 +264,8 @@ def _labeller(
         transitions=used,
         observables=names,
         observed=has_observed,
-        joined=None if joined is None else joined.frame.select(wanted),
-        copied={column: given.table.frame.schema[column] for column in ("object_id", *given.keep)},
+        joined=None if joined is None else joined.frame.select(columns),
+        copied={column: inputs.table.frame.schema[column] for column in ("object_id", *inputs.keep)},
     )
 
 
@@ -307,7 +307,7 @@ def _identity(labeller: Labeller, catalogue: CatalogTable) -> dict[str, Any]:
 
 
 def _empty_labels(
-    labeller: Labeller, given: Source, catalogue: CatalogTable, identity: dict[str, Any], findings: tuple[Finding, ...]
+    labeller: Labeller, source: Source, catalogue: CatalogTable, identity: dict[str, Any], findings: tuple[Finding, ...]
 ) -> CatalogTable:
     """Return a table of labels without rows: columns, units, descriptions and metadata."""
     model, about = labeller.model, catalogue.metadata
@@ -316,15 +316,15 @@ def _empty_labels(
         "about": f"labels of galaxies by truemorph {__version__}, model {model.model_hash}",
         "format_version": FORMAT_VERSION,
         **identity,
-        "source": given.table.metadata.get("source", str(given.path)),  # of a prepared catalogue
+        "source": source.table.metadata.get("source", str(source.path)),  # of a prepared catalogue
         **{key: about[key] for key in defined if about.get(key)},
         "trained_on": model.trained_on,
         "trained_through": transition_to_dict(model.transition),
-        **({"questions": asked} if any(asked := [head.question for head in model.heads]) else {}),
+        **({"questions": questions} if any(questions := [head.question for head in model.heads]) else {}),
         "findings": [finding.to_dict() for finding in findings],
     }
     # Copied columns have the units and descriptions of the source.
-    origins = dict.fromkeys(labeller.copied, given.table)
+    origins = dict.fromkeys(labeller.copied, source.table)
     if labeller.observed:
         origins |= dict.fromkeys(("alpha", "split"), catalogue)
     units = {name: origin.units[name] for name, origin in origins.items() if name in origin.units}
@@ -359,10 +359,10 @@ def _curves_for_posteriors(
     if transition is not None and len(model.heads) > 1:
         raise InputError("this model answers several questions; posteriors need the T(α) that it was trained through")
     if transition is not None and transition.get("question") != model.heads[0].question:
-        asked, of = (
+        of_model, of = (
             question or "its two classes" for question in (model.heads[0].question, transition.get("question"))
         )
-        raise InputError(f"the model is of {asked}, but T(α) of {of}; give that of the same question (`transition`)")
+        raise InputError(f"the model is of {of_model}, but T(α) of {of}; give that of the same question (`transition`)")
     if transition is not None:
         classes = transition_from_dict(transition).n_classes
         if classes != len(model.heads[0].classes):

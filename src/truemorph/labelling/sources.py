@@ -144,9 +144,9 @@ def _gathered(root: Path, files: list[str], options: SourceOptions) -> CatalogTa
     schema = _schema(first)
     names, (units, descriptions) = schema.names, arrow_texts(schema)
     ids = options.id_column or _usual(ID_COLUMNS, names) or "id"
-    wanted = [*options.keep, *size_columns(options.size), *position_columns(names, str(first)), ids]
-    _check_columns(wanted, names, first)
-    own = [name for name in names if name in wanted]
+    columns = [*options.keep, *size_columns(options.size), *position_columns(names, str(first)), ids]
+    _check_columns(columns, names, first)
+    own = [name for name in names if name in columns]
     try:
         frame = pl.scan_parquet([root / name for name in files], hive_partitioning=False).select(own).collect()
     except (OSError, PolarsError) as problem:
@@ -203,9 +203,9 @@ def _files(path: Path, root: Path, names: list[str]) -> Source:
     return Source(_cut(frame, root, "image"), root, path, CatalogTable(frame))
 
 
-def _table(given: Any, path: Path, options: SourceOptions) -> Source:
+def _table(content: Any, path: Path, options: SourceOptions) -> Source:
     """Make a source of a catalogue, or of another table with paths or positions; `path` is its name in messages."""
-    table, tiles = read_table(given), options.tiles
+    table, tiles = read_table(content), options.tiles
     names = table.frame.columns
     keep = options.copied(names, path)
     _check_columns([*keep, options.id_column, options.image_column], names, path)
@@ -245,8 +245,8 @@ def _with_ids(descriptions: dict[str, str], ids: str) -> dict[str, str]:
     return descriptions | ({"object_id": descriptions[ids]} if ids in descriptions else {})
 
 
-def _check_columns(wanted: Sequence[str | None], names: Sequence[str], path: Path) -> None:
-    for name in wanted:
+def _check_columns(columns: Sequence[str | None], names: Sequence[str], path: Path) -> None:
+    for name in columns:
         if name is not None and name not in names:
             raise InputError(f"{path}: no column {name!r}; {nearest(name, names)}")
 
@@ -328,10 +328,10 @@ def proof_of(source: Source, config: TrainingConfig) -> Proof:
                 f"{source.path}: int8 must keep class fractions at every alpha, but alpha is not known here; give a "
                 "prepared catalogue with `gate` (for example of simulated galaxies)"
             )
-        wanted = slice(1) if calibrate else slice(1, None)
+        galaxies = slice(1) if calibrate else slice(1, None)
         batches = (rows for part in source.parts for rows in part.batches(every))
         for frame, pixels, problems in decoded(
-            config, (Rows(batch.frame[wanted], batch.images[wanted]) for batch in batches)
+            config, (Rows(batch.frame[galaxies], batch.images[galaxies]) for batch in batches)
         ):
             readable = frame.filter(pl.Series(problems, dtype=pl.String).is_null())[:most]
             most -= readable.height

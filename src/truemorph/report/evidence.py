@@ -308,8 +308,8 @@ class Evidence:
     def in_bins(self, labels: LabelSet) -> tuple[np.ndarray, np.ndarray]:
         """The quantity by a label set in each bin, and last of all galaxies, and binomial errors, shape (B + 1,)."""
         parts = self.parts(labels)
-        known = np.isfinite(parts).all(axis=1)
-        weights, (above, below) = self.inside[:, known], parts[known].T
+        finite = np.isfinite(parts).all(axis=1)
+        weights, (above, below) = self.inside[:, finite], parts[finite].T
         with np.errstate(invalid="ignore", divide="ignore"):  # bins without such galaxies
             total = weights @ below
             value = weights @ above / total

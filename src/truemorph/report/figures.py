@@ -90,8 +90,8 @@ def _draw_fractions(axes: Any, evidence: Evidence) -> dict[str, np.ndarray]:
     between = {"ls": "none"} if own.groups else {}  # no lines between groups
     drawn = {name: evidence.in_bins(labels) for name, labels in evidence.beside.items()}
     for name, (value, error) in drawn.items() if own.edges.ndim == 1 else ():
-        known = error[:-1] if evidence.beside[name].kind == "truth" else None
-        axes.errorbar(table["mean"], value[:-1], known, ms=5, lw=1.5, label=plain_text(name), **styles[name] | between)
+        yerr = error[:-1] if evidence.beside[name].kind == "truth" else None
+        axes.errorbar(table["mean"], value[:-1], yerr, ms=5, lw=1.5, label=plain_text(name), **styles[name] | between)
     return {name: value[:-1] for name, (value, _) in drawn.items()}
 
 
@@ -168,8 +168,8 @@ def bias_curve(evidence: Evidence) -> Illustration:
                 share = np.asarray(transition.matrix(at), np.float64)[:, k] @ outcome
                 axes.plot(grid, share, line, color=grey or colour, label=plain_text(f"{name}: {by}"))
                 data.append(pl.DataFrame(about | {"by": by, "alpha": grid, "share": share}))
-            for (definition, known), marker in zip(evidence.known.items(), cycle("ovs^")):
-                if (rows := known == k).sum() >= FEWEST_OF_A_CLASS:
+            for (definition, gold), marker in zip(evidence.known.items(), cycle("ovs^")):
+                if (rows := gold == k).sum() >= FEWEST_OF_A_CLASS:
                     cut = Bins.cut(alpha[rows], min(12, int(rows.sum()) // FEWEST_OF_A_CLASS))
                     share, error, _ = cut.averages(outcome[labels[rows]].astype(float))
                     axes.errorbar(cut.middles, share, error, fmt=marker, ms=4, color=colour)

@@ -204,10 +204,10 @@ class Changed:
         names = columns_of("posterior", evidence.after.classes)
         chances = np.array(chosen[_CHANCES].to_list()).reshape(-1, len(names))
         chosen = chosen.with_columns(pl.Series(name, chance) for name, chance in zip(names, chances.T, strict=True))
-        wanted = {"object_id": "object_id", _BEFORE: "observed_label", _NOW: "most_probable", "alpha": "alpha"}
-        wanted |= {name: name for name in (FRACTIONS[1], "ra", "dec")}
-        wanted |= {PICTURE: columns_of("p", [evidence.answer])[0], **{name: name for name in names}}
-        return chosen.select(pl.col(name).alias(to) for name, to in wanted.items() if name in chosen.columns)
+        columns = {"object_id": "object_id", _BEFORE: "observed_label", _NOW: "most_probable", "alpha": "alpha"}
+        columns |= {name: name for name in (FRACTIONS[1], "ra", "dec")}
+        columns |= {PICTURE: columns_of("p", [evidence.answer])[0], **{name: name for name in names}}
+        return chosen.select(pl.col(name).alias(to) for name, to in columns.items() if name in chosen.columns)
 
     def section(self) -> Section:
         """How many galaxies change from which class to which, and the surest of them."""
@@ -218,8 +218,8 @@ class Changed:
             counts = np.bincount(after.labels[(evidence.before == k) & after.known], minlength=len(after.classes))
             rows.append([name, *(f"{count:,}" for count in counts), f"{counts.sum() - counts[k]:,}"])
         model = evidence.principal if after.model else None
-        given = "the class fractions of the estimate" if model is None else f"p(class) of {model.name}"
-        note = f"From {given} and the observed labels, through T(α). {self.file} among the page's files lists all."
+        prior = "the class fractions of the estimate" if model is None else f"p(class) of {model.name}"
+        note = f"From {prior} and the observed labels, through T(α). {self.file} among the page's files lists all."
         table = Table("Labels before and after", ["observed", *after.classes, "changed"], rows, note)
         title = f"{evidence.changed.sum():,} of {after.known.sum():,} galaxies change their label"
         title += "" if evidence.question is None else f": {evidence.question}"
@@ -284,13 +284,13 @@ def changed_galaxies(evidence: Evidence, galaxies: int) -> Changed | None:
 
 def _said_by_models(evidence: Evidence) -> dict[str, np.ndarray]:
     """p(answer | the question applies) of all galaxies by each model, (N,), and by the principal one's picture."""
-    given, said = evidence.quantity.of, {}
+    fraction_of, said = evidence.quantity.of, {}
     for model in evidence.models:
         if model is evidence.principal:
-            said[PICTURE] = given(model.probabilities.probabilities)
+            said[PICTURE] = fraction_of(model.probabilities.probabilities)
         for what, labels in (("of the picture", model.probabilities), ("after", model.posterior)):
             if labels is not None:
-                said[f"{OURS}{model.name}: p({evidence.answer}) {what}"] = given(labels.probabilities)
+                said[f"{OURS}{model.name}: p({evidence.answer}) {what}"] = fraction_of(labels.probabilities)
     return said
 
 
@@ -322,13 +322,13 @@ def _gold(row: Mapping[str, Any], evidence: Evidence) -> str | None:
 def _votes(row: Mapping[str, Any], evidence: Evidence) -> dict[str, str]:
     """Votes at each question, or fractions of votes for each class, in words."""
     if evidence.asked is None:
-        known = ((name, row.get(column)) for name, column in zip(evidence.classes, FRACTIONS, strict=False))
-        return {f"votes for {name}": f"{value:.3g}" for name, value in known if value is not None}
+        fractions = ((name, row.get(column)) for name, column in zip(evidence.classes, FRACTIONS, strict=False))
+        return {f"votes for {name}": f"{value:.3g}" for name, value in fractions if value is not None}
     said = {}
     for question in evidence.asked.questions:
         counts = {answer: float(row[vote_column(question.name, answer)] or 0) for answer in question.answers}
-        some = ", ".join(f"{number:.0f} {answer}" for answer, number in counts.items() if number > 0)
-        said[f"votes: {question.name}"] = some or "nobody was asked"
+        text = ", ".join(f"{number:.0f} {answer}" for answer, number in counts.items() if number > 0)
+        said[f"votes: {question.name}"] = text or "nobody was asked"
     return said
 
 
@@ -342,8 +342,8 @@ def _galaxy(galaxy: Shown, evidence: Evidence, limit: int) -> Galaxy:
     details += [*_votes(row, evidence).items()]
     chances = zip(evidence.after.classes, row[_CHANCES], strict=True)
     details += [(f"p({name}) given the label", _formatted(float(p))) for name, p in chances]
-    known = (AFTER, PICTURE, CHANGE, _BEFORE, _NOW, _CHANCES)
-    ours = (name for name in row if name.startswith(OURS) and name not in known)
+    columns = (AFTER, PICTURE, CHANGE, _BEFORE, _NOW, _CHANCES)
+    ours = (name for name in row if name.startswith(OURS) and name not in columns)
     details += [(name.removeprefix(OURS), _formatted(row[name])) for name in ours]
     more = (*evidence.options.intrinsic, "radius", "psf_fwhm", "ra", "dec", "split")
     details += [(name, _formatted(row[name])) for name in more if name in row]
@@ -374,9 +374,9 @@ def _about_better(shown: Sequence[Shown], bad: Sequence[str], options: ReportOpt
     return note + (f" {len(bad)} can't be read (first: {bad[0]})." if bad else "")
 
 
-def _pair(galaxy: Shown, evidence: Evidence, wanted: Sequence[str], tell_missing: bool = False) -> Pair:
+def _pair(galaxy: Shown, evidence: Evidence, kinds: Sequence[str], tell_missing: bool = False) -> Pair:
     """The wanted pictures of a galaxy; if `tell_missing`, also that a better picture is missing."""
-    pictures = [(what, jpeg_source(galaxy.pictures[what])) for what in wanted if what in galaxy.pictures]
+    pictures = [(what, jpeg_source(galaxy.pictures[what])) for what in kinds if what in galaxy.pictures]
     if tell_missing and BETTER not in galaxy.pictures:
         pictures.insert(1, ("no better image", ""))
     return Pair(_caption(galaxy.row, evidence), pictures)
@@ -384,8 +384,8 @@ def _pair(galaxy: Shown, evidence: Evidence, wanted: Sequence[str], tell_missing
 
 def _caption(row: Mapping[str, Any], evidence: Evidence) -> str:
     """The labels of a galaxy."""
-    asked = [said if evidence.asked else f"{name} {said}" for name, said in _votes(row, evidence).items()]
-    votes = "; ".join(said for said in asked if said != "nobody was asked")
+    texts = [said if evidence.asked else f"{name} {said}" for name, said in _votes(row, evidence).items()]
+    votes = "; ".join(said for said in texts if said != "nobody was asked")
     gold = _gold(row, evidence)
     truth = "" if gold is None else f"; {evidence.gold_name.removesuffix('s')}: {gold}"
     said = f"α = {row['alpha']:.1f}. Labelled {row[_BEFORE]}{f' ({votes})' if votes else ''}; corrected: {row[_NOW]}"

@@ -58,7 +58,7 @@ def gather(sources: Sequence[Any], options: ReportOptions, files: Path) -> list[
 
     There is one evidence for each question: of the estimates in their order, then of the runs.
     """
-    given, runs = dict[str | None, _Shown](), list[Any]()
+    estimates, runs = dict[str | None, _Shown](), list[Any]()
     for source in sources:
         if not isinstance(source, Estimate | str | Path | Classifier):
             raise InputError(f"{type(source).__name__}: a report takes run folders, classifiers and estimates")
@@ -66,46 +66,46 @@ def gather(sources: Sequence[Any], options: ReportOptions, files: Path) -> list[
             runs.append(source)
             continue
         read = source if isinstance(source, Estimate) else Estimate.read(source)
-        if (question := read.about.get("question")) in given:
+        if (question := read.about.get("question")) in estimates:
             raise InputError("these are several estimates of one question; write a page for each")
-        given[question] = _Shown(read, "the given estimate" if read is source else Path(str(source)).name)
+        estimates[question] = _Shown(read, "the given estimate" if read is source else Path(str(source)).name)
     classifiers = named_models(runs)
     path = options.catalogue or (trained_on(runs) if runs else None)
     if path is None:
         if options.labels:
             raise InputError("labels (`labels`) are shown for the galaxies of a catalogue; give it, too (`catalogue`)")
-        return [_alone(question, shown, options) for question, shown in given.items()]
+        return [_alone(question, shown, options) for question, shown in estimates.items()]
     catalogue = read_catalogue(path)
     for name, model in classifiers.items():
         for head, curve in zip(model.heads, model.curves, strict=True):
-            if head.question not in given and "fractions" in curve:
+            if head.question not in estimates and "fractions" in curve:
                 through = _Shown(Estimate.from_dict(curve), f"the estimate that {name} was trained through")
                 if head.question is not None or not _rests_on(through, catalogue):
-                    given[head.question] = through
-    asked = {head.question for model in classifiers.values() for head in model.heads}
-    if lacking := asked - {None, *given}:
+                    estimates[head.question] = through
+    questions = {head.question for model in classifiers.values() for head in model.heads}
+    if lacking := questions - {None, *estimates}:
         raise InputError(f"give an estimate of {lacking.pop()!r}, too (truemorph transition with `question`)")
-    if not given and asked_of(catalogue, None) is not None:
+    if not estimates and asked_of(catalogue, None) is not None:
         raise InputError(
             f"{path}: a report of {root_of(catalogue).question!r} needs its estimate, from gold labels (truemorph "
             "transition); truemorph bias measures how its answers drift"
         )
     if options.better is not None and not options.better.is_dir():
         raise InputError(f"{options.better}: no such folder of better images (files named <object id>.jpg)")
-    if None not in given and (None in asked or not given):
-        given[None] = _made_here(catalogue, options)
+    if None not in estimates and (None in questions or not estimates):
+        estimates[None] = _made_here(catalogue, options)
     own, others = list[CatalogTable](), list[CatalogTable]()
     for file in options.labels:
         table = read_table(file)
-        if is_of_model(table) and hash_of_model(table) not in {None, *(one.model_hash for one in classifiers.values())}:
+        if is_of_model(table) and hash_of_model(table) not in {None, *(run.model_hash for run in classifiers.values())}:
             raise InputError(
                 f"{file}: was not made by a model of this report; give the folder of the model that made these labels"
             )
         (own if is_of_model(table) else others).append(table)
-    rules = _rules_for(catalogue, options.gold, list(given))
+    rules = _rules_for(catalogue, options.gold, list(estimates))
     # Before hours of labelling, not after.
     begun = [_begin(question, shown, catalogue, classifiers, others, rules[question], options)
-             for question, shown in given.items()]  # fmt: skip
+             for question, shown in estimates.items()]  # fmt: skip
     labels = {name: _labels_by(name, model, Path(path), own, files) for name, model in classifiers.items()}
     return [_finish(evidence, classifiers, labels) for evidence in begun]
 
@@ -176,7 +176,7 @@ def _begin(
                     f"{name}: its classes are not those of the catalogue and the estimate ({', '.join(classes)}); give "
                     "those with which it was trained"
                 )
-    truths, known, of_gold = _gold(catalogue, frame, asked, shown.estimate, rules)
+    truths, gold, of_gold = _gold(catalogue, frame, asked, shown.estimate, rules)
     rows, which = _measured_rows(frame, options, source, bool(classifiers))
     others, of_others = _others(catalogue, frame, asked, classes, tables)
     names = [OBSERVED, TRUTH, *classifiers, *(other.name for other in others)]
@@ -194,7 +194,7 @@ def _begin(
         others=others,
         truths={name: truth for name, truth in truths.items() if truth.known[rows].any()},
         asked=asked,
-        known=known,
+        known=gold,
         estimate=shown.estimate,
         origin=shown.origin,
         names=list(classifiers),
@@ -323,12 +323,12 @@ def _by_estimate(evidence: Evidence) -> LabelSet:
     return LabelSet(f"{Path(evidence.origin).stem}: posterior", "posterior", p, estimate.curve.classes)
 
 
-def _labels_by(name: str, model: Classifier, path: Path, given: Sequence[CatalogTable], files: Path) -> pl.DataFrame:
+def _labels_by(name: str, model: Classifier, path: Path, tables: Sequence[CatalogTable], files: Path) -> pl.DataFrame:
     """A model's labels of the catalogue: those given, those of an earlier report, or new ones."""
     kept = files / "labels" / f"{name.replace(os.sep, '_')}.parquet"
     fresh = [kept] if kept.is_file() and kept.stat().st_mtime > path.stat().st_mtime else []
     column = columns_of("p", model.classes)[1]
-    for table in (*given, *map(read_table, fresh)):
+    for table in (*tables, *map(read_table, fresh)):
         if hash_of_model(table) == model.model_hash and column in table.frame.columns:
             return table.frame
     kept.parent.mkdir(parents=True, exist_ok=True)
@@ -378,14 +378,14 @@ def _rules_for(
     of_question: dict[str | None, list[str]] = {question: [] for question in questions}
     for rule in rules:
         problems = []
-        for question, some in of_question.items():
+        for question, own_rules in of_question.items():
             try:
                 asked = None if question is None else asked_in(catalogue, question)
                 gold_labels(catalogue, catalogue.frame, asked, rule)
             except InputError as problem:
                 problems.append(problem)
             else:
-                some.append(rule)
+                own_rules.append(rule)
         if len(problems) == len(of_question):
             raise problems[0]
     return of_question
@@ -399,7 +399,7 @@ def _gold(
     Also the classes of T by each of them, `UNKNOWN` where there is none, and findings.
     """
     question, classes = (None, classes_of(catalogue)) if asked is None else (asked.question, asked.answers)
-    column, out, known = gold_column(question), dict[str, LabelSet](), dict[str, np.ndarray]()
+    column, out, gold_classes = gold_column(question), dict[str, LabelSet](), dict[str, np.ndarray]()
     findings = list[Finding]()
     own = ["gold"] if column in frame.columns and frame[column].count() else []
     if not own and "gold_rule" in estimate.about:
@@ -416,10 +416,10 @@ def _gold(
         name = GOLD_LABELS if len(rules or own) == 1 else f"{GOLD_LABELS} ({read.definition})"
         name = TRUTH if read.rule == column and catalogue.metadata.get("simulated") else name
         p = np.where((read.numbers >= 0)[:, None], np.eye(len(classes))[read.numbers], np.nan)
-        out[read.definition], known[read.definition] = LabelSet(name, "truth", p, classes), read.numbers
+        out[read.definition], gold_classes[read.definition] = LabelSet(name, "truth", p, classes), read.numbers
         if asked is not None and read.paths is not None:
-            known[read.definition] = class_of_gold(asked, read.numbers, read.paths)
-    return out, known, findings
+            gold_classes[read.definition] = class_of_gold(asked, read.numbers, read.paths)
+    return out, gold_classes, findings
 
 
 def _others(

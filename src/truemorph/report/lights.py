@@ -66,15 +66,15 @@ def _of_gold(evidence: Evidence) -> Iterator[Check]:
 def _against_gold(evidence: Evidence, model: Model, truth: LabelSet) -> Iterator[Check]:
     """Fractions of a model, and its labels of galaxies to which the question applies by gold labels."""
     best, right = model.best, evidence.parts(truth)
-    known = np.isfinite(right).all(axis=1)
-    ours, theirs = (evidence.parts(labels)[known] for labels in (best, evidence.observed))
-    applies = right[known, 1] > 0
+    has_gold = np.isfinite(right).all(axis=1)
+    ours, theirs = (evidence.parts(labels)[has_gold] for labels in (best, evidence.observed))
+    applies = right[has_gold, 1] > 0
     if not applies.any():
         return
-    errors = fraction_errors(right[known], ours, theirs, evidence.alpha[known])
+    errors = fraction_errors(right[has_gold], ours, theirs, evidence.alpha[has_gold])
     what = f"Error of the {evidence.quantity.name}s of {best.name} (rms over fifths of α)"
     yield from _fractions_compared(what, *errors, truth.of(evidence.rows))
-    accuracies = compared_accuracies(*(has_answer(values[applies]) for values in (right[known], ours, theirs)))
+    accuracies = compared_accuracies(*(has_answer(values[applies]) for values in (right[has_gold], ours, theirs)))
     galaxies = model.classifier.uses_images or bool(model.classifier.features)
     yield from _labels_compared(f"Balanced accuracy of {best.name}", *accuracies, evidence.view(truth), galaxies)
 
@@ -172,11 +172,11 @@ def _one_class(evidence: Evidence, model: Model, name: str) -> Iterator[Finding]
         inside = p[p[:, of].sum(axis=1) > 0.5][:, of]
         where = f" where {evidence.question} applies"
         parts.append((inside, tuple(np.array(evidence.classes)[of].tolist()), where))
-    for some, classes, where in parts:
-        share = np.bincount(some.argmax(axis=1), minlength=len(classes)) / max(len(some), 1)
+    for probabilities, classes, where in parts:
+        share = np.bincount(probabilities.argmax(axis=1), minlength=len(classes)) / max(len(probabilities), 1)
         most = int(share.argmax())
-        if found := list(nearly_one_class(name, float(share[most]), f"{classes[most]}{where}")):
-            yield from found
+        if findings := list(nearly_one_class(name, float(share[most]), f"{classes[most]}{where}")):
+            yield from findings
             return
 
 
@@ -194,12 +194,12 @@ def _not_labelled(name: str, missing: int, labelled: int) -> Iterator[Finding]:
 def _predicted_labels(evidence: Evidence, model: Model, name: str) -> Iterator[Check]:
     """Whether class probabilities and T(α) together predict the observed labels, beyond what chance alone gives."""
     seen, voted = evidence.predicted(model), evidence.voted()
-    known = np.isfinite(seen) & np.isfinite(voted)
-    if not known.any():
+    finite = np.isfinite(seen) & np.isfinite(voted)
+    if not finite.any():
         return
-    variance = None if evidence.asked is None else (seen - voted)[known] ** 2  # of a single label, or of votes
-    by_chance = chance_calibration_error(seen[known], variance)
-    off, (chance, scatter) = calibration_error(voted[known], seen[known]), by_chance
+    variance = None if evidence.asked is None else (seen - voted)[finite] ** 2  # of a single label, or of votes
+    by_chance = chance_calibration_error(seen[finite], variance)
+    off, (chance, scatter) = calibration_error(voted[finite], seen[finite]), by_chance
     beyond = float(np.sqrt(off**2 - chance**2)) if off > chance + 2 * scatter else 0.0
     what = f"Observed labels as {name} predicts them through T(α)"
     numbers = f"calibration error {off:.3f} (by chance {chance:.3f} ± {scatter:.3f})"

@@ -209,8 +209,8 @@ def _off(truth: np.ndarray, parts: np.ndarray, bins: Bins) -> np.ndarray:
 
 def rms_of(off: np.ndarray) -> float:
     """Root mean square over the bins in which both ratios exist; NaN if there is none."""
-    known = np.isfinite(off)
-    return float(np.sqrt(np.mean(off[known] ** 2))) if known.any() else float("nan")
+    finite = np.isfinite(off)
+    return float(np.sqrt(np.mean(off[finite] ** 2))) if finite.any() else float("nan")
 
 
 def fraction_errors(

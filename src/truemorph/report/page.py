@@ -207,7 +207,7 @@ def first_sentence(text: str) -> str:
 
 def in_order(findings: Sequence[Finding]) -> list[Finding]:
     """Findings, problems first."""
-    return sorted(findings, key=lambda one: _SEVERITIES.index(one.severity))
+    return sorted(findings, key=lambda finding: _SEVERITIES.index(finding.severity))
 
 
 def findings_of(lights: Sequence[Light]) -> tuple[Finding, ...]:

@@ -83,16 +83,16 @@ def range_cell(row: Mapping[str, Any] | None, end: str) -> str:
 def bins_table(evidence: Evidence) -> Table:
     """Fractions in the bins of the estimate, or fifths of α; the one named first also by models, others and gold."""
     own, rows = evidence.fractions, list[list[str]]()
-    applies, some, several = own.applies, own.of_some, len(own.ratios) > 1
+    applies, applicable, several = own.applies, own.of_some, len(own.ratios) > 1
     beside = [(name, evidence.in_bins(labels)[0]) for name, labels in evidence.beside.items()]
     head = [*(["fraction"] if several else []), by_name(own.by), "galaxies"]
-    head += [*([] if some is None else ["applies to"]), *([] if applies is None else ["gold labels"])]
+    head += [*([] if applicable is None else ["applies to"]), *([] if applies is None else ["gold labels"])]
     head += ["observed", "corrected", "error", "lowest", "highest", *(name for name, _ in beside)]
     for name, fraction in own.ratios.items():
         for b, galaxies in enumerate(own.counts):
             cells = [*([name] if several else []), own.bin_edges(b), f"{galaxies:,}"]
             if own.gold_counts is not None:
-                cells += [] if some is None else [with_error(some.fraction[b], some.stderr[b], ".2f")]
+                cells += [] if applicable is None else [with_error(applicable.fraction[b], applicable.stderr[b], ".2f")]
                 cells += [] if applies is None else [f"{own.gold_counts[b]:,}"]
             values = [column[b] for column in numbers_of_bins(fraction).values()]
             first = name == evidence.quantity.name

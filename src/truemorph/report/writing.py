@@ -107,7 +107,7 @@ def make_report(
     maps, of_maps = _maps(every, options)
     judged = lights(every, {MODEL: [*of_runs, *of_maps], DATA: context})
     findings = findings_of(judged)
-    changed = [one for one in (changed_galaxies(each, options.galaxies // len(every)) for each in every) if one]
+    changed = [group for group in (changed_galaxies(each, options.galaxies // len(every)) for each in every) if group]
     rows = [row for evidence in every for row in fraction_rows(evidence)]
     first, names = every[0], ", ".join(models) or "labels and resolution"
     said, examples = sentences(first), changed[0].examples if changed and changed[0].evidence is first else []
@@ -217,8 +217,8 @@ def _of_all(evidence: Evidence) -> Iterator[str]:
     """The fraction of all galaxies of the estimate, and to how many the question applies."""
     total, own = evidence.total, evidence.fractions
     value, spans = f"{total[0]:.3f}", f"{total[1]:.3f} to {total[2]:.3f}"
-    told = f"{value} (range {spans})" if evidence.from_gold else f"{spans} ({value})"
-    yield f"Of all galaxies of the estimate, it is {told}."
+    text = f"{value} (range {spans})" if evidence.from_gold else f"{spans} ({value})"
+    yield f"Of all galaxies of the estimate, it is {text}."
     if own.of_some is not None:
         yield f"The question applies to {percent(own.of_some.total[1])} of the galaxies."
 
@@ -353,7 +353,7 @@ def _maps(every: Sequence[Evidence], options: ReportOptions) -> tuple[list[Secti
             columns = list(dict.fromkeys(model.head.columns[model.explained] for model in evidence.models))
         maps, more = looks(models, frame, evidence.catalogue, options, styles_of(evidence), columns)
         checks += more
-        named = [one if not of else replace(one, name=f"{one.name}_{slug(evidence.title)}") for one in maps]
+        named = [figure if not of else replace(figure, name=f"{figure.name}_{slug(evidence.title)}") for figure in maps]
         if maps:
             sections.append(Section(f"Where the networks look (Grad-CAM){of}", ABOUT_MAPS, named))
     return sections, checks

@@ -41,7 +41,7 @@ def _described(layer: nn.Module) -> str:
     if isinstance(layer, nn.Sequential) and len({type(part) for part in layer}) == 1:
         return f"{len(layer)} ×\n{type(layer[0]).__name__}"
     names = {nn.Linear: "dense", nn.BatchNorm2d: "batch norm"}
-    kind = next((name for known, name in names.items() if isinstance(layer, known)), type(layer).__name__)
+    kind = next((name for layer_type, name in names.items() if isinstance(layer, layer_type)), type(layer).__name__)
     return "average pool" if "Pool" in kind else kind
 
 

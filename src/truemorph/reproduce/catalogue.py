@@ -164,10 +164,10 @@ def _with_hart(work: Work, frame: pl.DataFrame) -> tuple[pl.DataFrame, str]:
 
 def _draw(frame: pl.DataFrame, work: Work) -> pl.DataFrame:
     """Draw the sample at random by id, with given numbers of each label."""
-    seed, labels, asked = work.options.seed, frame["label"].to_numpy(), work.options.counts
+    seed, labels, counts = work.options.seed, frame["label"].to_numpy(), work.options.counts
     # Below full scale, a label with too few galaxies does not reduce the number of the other.
-    have = asked if work.options.fraction == 1 else np.bincount(labels, minlength=2)
-    smooth, disk = np.minimum(asked, have).tolist()
+    have = counts if work.options.fraction == 1 else np.bincount(labels, minlength=2)
+    smooth, disk = np.minimum(counts, have).tolist()
     chosen, _ = draw_sample(labels, frame["object_id"].to_list(), (smooth, disk), seed)
     sample = frame.filter(chosen)
     split, _ = split_galaxies(sample["object_id"].to_list(), work.options.split(sample.height), seed)

@@ -42,12 +42,12 @@ def run_experiment(data: Path, out: Path, options: ReproduceOptions, given: dict
     work = Work(data, out, Inputs.of(data, **given), options)
     # Report invalid settings before anything is fetched or computed.
     stages = all_stages(options.trainings)
-    wanted = asked(stages, options.stages)
-    plan = models.training_plan(work.inputs, options) if wanted & set(models.NETWORKS) else "no network is trained"
+    names = asked(stages, options.stages)
+    plan = models.training_plan(work.inputs, options) if names & set(models.NETWORKS) else "no network is trained"
     galaxies, absent = sum(options.counts), catalogue.missing_archives(data, work.inputs) if options.fetch else []
     if absent:
         plan = f"{catalogue.download_plan(absent)}; {plan}"
-    tell(f"reproduce: {len(wanted)} stages for {galaxies:,} galaxies; results in {out} are used again; {plan}")
+    tell(f"reproduce: {len(names)} stages for {galaxies:,} galaxies; results in {out} are used again; {plan}")
     (out / "stages").mkdir(parents=True, exist_ok=True)
     held = lock(out / "stages" / ".lock")
     if held is None:
@@ -59,7 +59,7 @@ def run_experiment(data: Path, out: Path, options: ReproduceOptions, given: dict
             for name in absent:
                 work.outcomes[f"fetch-{name}"] = catalogue.fetch_archive(name, data)
             work.inputs = Inputs.of(data, **given)
-        run_stages(stages, wanted, work)
+        run_stages(stages, names, work)
         result: dict[str, Any] = {
             "truemorph_version": __version__,
             "scale": options.fraction,

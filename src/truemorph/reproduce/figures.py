@@ -267,9 +267,9 @@ def _make_maps(work: Work, folder: Path) -> dict[str, Any]:
     models = {TABLE_1[name].labels: load(work.file(name, MODEL)) for name in NETWORKS if work.have(name)}
     explanations = explain(models, galaxies_of(frame, image_folder(test)), frame.height)
     for number, explanation in enumerate(explanations.values()):
-        for some in explanation.classes:
-            rings = some.rings[PIXELS]
-            np.savez(folder / f"{number}-{some.name}.npz", **vars(some.mean), edges=rings.edges, rings=rings.profiles)
+        for group in explanation.classes:
+            rings = group.rings[PIXELS]
+            np.savez(folder / f"{number}-{group.name}.npz", **vars(group.mean), edges=rings.edges, rings=rings.profiles)
     names = ("model_hash", "backbone", "layer", "cells", "image_size")
     return {
         "models": {
@@ -286,8 +286,8 @@ def explained(work: Work, kind: str) -> dict[str, Explanation]:
             mean = MeanMap(kept["mean"], kept["stderr"], kept["count"])
             profiles = Profiles(kept["edges"], kept["rings"])
         numbered = pl.DataFrame({"object_id": np.arange(len(profiles.profiles))})
-        one = Explained(kind, numbered, mean, {PIXELS: profiles})
-        out[model] = Explanation(model, **about, classes=(one,))
+        group = Explained(kind, numbered, mean, {PIXELS: profiles})
+        out[model] = Explanation(model, **about, classes=(group,))
     return out
 
 

@@ -44,9 +44,9 @@ class Inputs(BaseModel):
     training: dict[str, Any] = Field({}, description="settings of the networks, such as crop")
 
     @classmethod
-    def of(cls, data: Path, **given: Any) -> Inputs:
+    def of(cls, data: Path, **inputs: Any) -> Inputs:
         """Find the input files: those given, then those that `truemorph fetch` wrote."""
-        settings = {name: value for name, value in given.items() if value not in (None, (), [])}
+        settings = {name: value for name, value in inputs.items() if value not in (None, (), [])}
         if not settings and (data / _CONFIG_0_2).is_file():
             raise InputError(
                 f"{data / _CONFIG_0_2}: is not read by itself since 0.3; run truemorph reproduce --config with it"

@@ -112,20 +112,20 @@ def _table_1(work: Work) -> Table:
     rows, measure = _rows(work), table["measure"]
     lines = []
     for name, paper in TABLE_1.items():
-        known = rows.get(name, {}).get
+        value = rows.get(name, {}).get
         cells = [
             f"{paper.letter}) {paper.labels}",
-            with_error(known("bootstrap_mean"), known("bootstrap_std"), ".4f"),
+            with_error(value("bootstrap_mean"), value("bootstrap_std"), ".4f"),
             with_error(paper.cv18, paper.stderr, ".4f"),
-            with_error(known("from_gz2b"), known("from_gz2b_std"), "+.3f"),
+            with_error(value("from_gz2b"), value("from_gz2b_std"), "+.3f"),
             "–" if name == GZ2B else f"{paper.cv18 - TABLE_1[GZ2B].cv18:+.3f}",
-            number(known("accuracy")),
+            number(value("accuracy")),
             number(paper.accuracy),
-            number(known("precision")),
+            number(value("precision")),
             number(paper.precision),
-            with_error(known("floor"), known("floor_std")),
-            number(known("galaxies"), ",d"),
-            number(known("disk_fraction")),
+            with_error(value("floor"), value("floor_std")),
+            number(value("galaxies"), ",d"),
+            number(value("disk_fraction")),
         ]
         lines.append(cells)
     leaves = f"{2 ** table['depth']} leaves in {', '.join(table['intrinsic'])}, " if table["intrinsic"] else ""
@@ -163,9 +163,9 @@ def _other_values(work: Work, curves: Distributions | None) -> Table:
     if work.have("figure4"):
         seen = work.result("figure4")
         lines.append(["changed galaxies with HST image", f"{seen['with_better']:,}", str(HST_PAIRS[0])])
-        given = any(seen["verdicts"].values())
+        has_verdicts = any(seen["verdicts"].values())
         for what, n in zip(KINDS, (*HST_PAIRS[1:], "–"), strict=True):
-            lines.append([f"… {what}, by your verdicts", str(seen["verdicts"][what]) if given else "–", str(n)])
+            lines.append([f"… {what}, by your verdicts", str(seen["verdicts"][what]) if has_verdicts else "–", str(n)])
     return Table("Other values", ["quantity", "here", "paper"], lines)
 
 
@@ -177,10 +177,10 @@ def _each_training(work: Work) -> list[Table]:
     lines = []
     for name in NETWORKS:
         values = [rows.get(name, {}).get("bootstrap_mean") for rows in every]
-        known = [value for value in values if value is not None]
-        if not known:
+        biases = [value for value in values if value is not None]
+        if not biases:
             continue
-        scatter = float(np.std(known, ddof=1)) if len(known) > 1 else None
+        scatter = float(np.std(biases, ddof=1)) if len(biases) > 1 else None
         lines.append([f"{TABLE_1[name].letter}) {TABLE_1[name].labels}", *map(number, values), number(scatter)])
     head = ["labels", *(f"training {k}" for k in range(1, len(every) + 1)), "scatter"]
     note = (

@@ -91,7 +91,7 @@ class Work:
         options = {name: value for name, value in vars(self.options).items() if name not in _NOT_THE_RESULT}
         columns = [self.inputs.intrinsic, self.inputs.features, self.inputs.sersic_index]
         inputs = [(name, self.outcomes[name]) for name in stages]
-        used = {name: [one.folder and one.folder.name, one.text, one.result] for name, one in inputs}
+        used = {name: [record.folder and record.folder.name, record.text, record.result] for name, record in inputs}
         return {"options": options, "columns": columns, "used": used}
 
     def lacks(self, what: str, archive: str, argument: str) -> Lacks:
@@ -157,15 +157,15 @@ def trained_again(stage: Stage, number: int, of_networks: Collection[str]) -> St
 
 def asked(stages: Sequence[Stage], names: Sequence[str]) -> set[str]:
     """Return the names of the selected stages and of those that they use; all by default."""
-    known = [stage.name for stage in stages]
+    stage_names = [stage.name for stage in stages]
     for name in names:
-        if name not in known:
-            raise InputError(f"no stage {name!r}; stages are {', '.join(known)}")
-    wanted = set(names or known)
+        if name not in stage_names:
+            raise InputError(f"no stage {name!r}; stages are {', '.join(stage_names)}")
+    selection = set(names or stage_names)
     for stage in reversed(stages):  # a stage uses only earlier stages
-        if stage.name in wanted:
-            wanted |= {*stage.needs, *stage.wants}
-    return wanted
+        if stage.name in selection:
+            selection |= {*stage.needs, *stage.wants}
+    return selection
 
 
 def run_stages(stages: Sequence[Stage], wanted: Collection[str], work: Work) -> None:
@@ -175,11 +175,11 @@ def run_stages(stages: Sequence[Stage], wanted: Collection[str], work: Work) -> 
     """
     for number, stage in enumerate(stages, 1):
         where = f"reproduce {number}/{len(stages)} {stage.name}"
-        told = {outcome.text for outcome in work.outcomes.values()} - {""}
+        texts = {outcome.text for outcome in work.outcomes.values()} - {""}
         outcome = _run(stage, work, where) if stage.name in wanted else Outcome(stage.name, LEFT_OUT)
         work.outcomes[stage.name] = outcome
         text = f": {outcome.text}" if outcome.text else f", {outcome.seconds:.1f} s" if outcome.status == DONE else ""
-        if outcome.text not in told and not work.options.dry_run:  # the summary lists all stages
+        if outcome.text not in texts and not work.options.dry_run:  # the summary lists all stages
             tell(f"{where}: {outcome.status}{text}")
 
 

@@ -52,7 +52,7 @@ class Statement(NamedTuple):
         """
         first, values = trainings[0], np.array([difference.value for difference in trainings])
         scatter = values.std(ddof=1) if len(values) > 1 else 0.0
-        value, error = values.mean(), float(np.hypot(np.mean([one.error for one in trainings]), scatter))
+        value, error = values.mean(), float(np.hypot(np.mean([training.error for training in trainings]), scatter))
         if first.equal:
             inside, outside = abs(value) + 2 * error <= TOLERANCE, abs(value) - 2 * error > TOLERANCE
         else:
@@ -73,17 +73,17 @@ def _table_1(table: dict[str, Any], rows: dict[str, dict[str, Any]]) -> Iterator
     }
     for pair in ((GZ2B, DDB), (GZ2B, RESNET_GZ2B), (GZ2D, RESNET_GZ2D), (GZ2D, DCV14), (GZ2D, DDB), (DCV14, DDB)):
         if pair in judged:
-            one, (first, second) = judged[pair], (TABLE_1[name] for name in pair)
+            entry, (first, second) = judged[pair], (TABLE_1[name] for name in pair)
             equal = pair[1] in (RESNET_GZ2B, RESNET_GZ2D)
             sign = 1 if equal else -1
             text = f"{second.labels} is less biased than {first.labels} ({first.letter} - {second.letter})"
             if equal:
                 text = f"network {second.letter} has the bias of its labels ({second.letter} - {first.letter})"
-            paper = with_error(sign * one["paper"], one["paper_stderr"], "+.3f")
-            if not equal and abs(one["paper"]) <= 2 * one["paper_stderr"]:
+            paper = with_error(sign * entry["paper"], entry["paper_stderr"], "+.3f")
+            if not equal and abs(entry["paper"]) <= 2 * entry["paper_stderr"]:
                 paper += ", within two errors"
             of_networks = bool({*pair} & {*NETWORKS})
-            yield Difference(text, place, sign * one["difference"], one["stderr"], paper, equal, of_networks)
+            yield Difference(text, place, sign * entry["difference"], entry["stderr"], paper, equal, of_networks)
     if {RESNET_GZ2B, RESNET_GZ2D} <= rows.keys():
         ours = [rows[name] for name in (RESNET_GZ2B, RESNET_GZ2D)]
         # Added in quadrature, as if the galaxies were independent.

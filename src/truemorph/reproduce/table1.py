@@ -198,8 +198,8 @@ def compare_pairs(measurement: Measured, tree: BiasTree) -> list[dict[str, Any]]
 
 def order(pairs: list[dict[str, Any]]) -> tuple[int, int]:
     """Count the pairs that have the paper's order, and all whose order can be compared with it."""
-    known = [pair["as_in_the_paper"] for pair in pairs if pair["as_in_the_paper"] is not None]
-    return sum(known), len(known)
+    verdicts = [pair["as_in_the_paper"] for pair in pairs if pair["as_in_the_paper"] is not None]
+    return sum(verdicts), len(verdicts)
 
 
 def _findings(work: Work, table: dict[str, Any]) -> list[Finding]:
@@ -259,8 +259,8 @@ def _swept(measurement: Measured, trees: dict[str, BiasTree]) -> tuple[str, list
         if any(mean is not None for mean in means.values()):
             swept.append({"setting": setting, "means": means})
             orders.add(order(compare_pairs(measurement, replace(tree, bootstrap=0))))
-    known = [setting["means"][GZ2B] for setting in swept if setting["means"][GZ2B] is not None]
-    effect = f"GZ2B {_span(f'{min(known):.3f}', f'{max(known):.3f}')}" if known else "too few galaxies"
+    values = [setting["means"][GZ2B] for setting in swept if setting["means"][GZ2B] is not None]
+    effect = f"GZ2B {_span(f'{min(values):.3f}', f'{max(values):.3f}')}" if values else "too few galaxies"
     if shares := sorted(orders - {(0, 0)}, key=lambda counts: counts[0] / counts[1]):
         ends = ("{} of {}".format(*counts) for counts in (shares[0], shares[-1]))
         effect += f"; {_span(*ends)} pairs of rows in the paper's order"
@@ -337,7 +337,7 @@ def _bias(tree: BiasTree, labels: Any) -> tuple[float | None, float | None]:
     return numbers["bootstrap_mean"], numbers["bootstrap_std"]
 
 
-def _theta(work: Work, found: Measured) -> Reason:
+def _theta(work: Work, measurement: Measured) -> Reason:
     fit = work.result("theta")
     theta = with_error(fit["theta"], fit["stderr"], ".2f")
     effect = "; ".join(
@@ -375,10 +375,10 @@ def _posterior(work: Work, measurement: Measured) -> Reason:
     observed, effects = measurement.sets[GZ2B].labels, []
     for name in (name for name in (DCV14, DDB) if name in measurement.sets):
         p = measurement.frame[f"p {name}"].to_numpy()
-        known, transition = np.isfinite(p), RayleighTransition(work.result(name)["theta"])
+        finite, transition = np.isfinite(p), RayleighTransition(work.result(name)["theta"])
         after = np.full(p.size, np.nan)
-        both = np.column_stack([1 - p, p])[known]
-        after[known] = posterior(both, observed[known], measurement.tree.alpha[known], transition)[:, DISK] > 0.5
+        both = np.column_stack([1 - p, p])[finite]
+        after[finite] = posterior(both, observed[finite], measurement.tree.alpha[finite], transition)[:, DISK] > 0.5
         effects.append(f"{name.upper()} {with_error(*_bias(measurement.tree, after))}")
     return ("p(y | x) > 0.5", f"by the posterior p(y | x, ỹ, α): {'; '.join(effects)}") if effects else None
 

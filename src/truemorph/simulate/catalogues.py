@@ -102,7 +102,7 @@ def simulate_catalogue(
     covariate = truth + rng.normal(size=n)
     # The largest of the log-weights plus Gumbel noise are a sample without replacement (Efraimidis & Spirakis 2006).
     keys = gold_choice * (covariate - covariate.mean()) / covariate.std() + rng.gumbel(size=n)
-    known = pl.Series(np.argsort(np.argsort(-keys)) < gold)
+    has_gold = pl.Series(np.argsort(np.argsort(-keys)) < gold)
     return pl.DataFrame(
         {
             "object_id": np.arange(n),
@@ -118,7 +118,7 @@ def simulate_catalogue(
             "x3": x3,
             "truth": truth,
         }
-    ).with_columns(gold=pl.when(known).then("truth"))
+    ).with_columns(gold=pl.when(has_gold).then("truth"))
 
 
 def _disk_labels(transition: Transition, alpha: np.ndarray, bulge: np.ndarray, truth: np.ndarray) -> np.ndarray:

@@ -187,14 +187,14 @@ def _walk(tree: Tree, probabilities: Mapping[str, np.ndarray], rng: np.random.Ge
     for name, mean in probabilities.items():
         question = tree.question(name)
         before = [counts[answer] for answer in question.asked_after]
-        asked = np.sum(before, axis=0) if before else np.full(mean.size, VOLUNTEERS)
+        volunteers = np.sum(before, axis=0) if before else np.full(mean.size, VOLUNTEERS)
         # Beta needs positive parameters.
         p = rng.beta(_SCATTER * np.maximum(mean, 1e-9), _SCATTER * (1 - mean))
         no, yes = _answers(question)
-        counts[yes] = rng.binomial(asked, p)
-        counts[no] = asked - counts[yes]
+        counts[yes] = rng.binomial(volunteers, p)
+        counts[no] = volunteers - counts[yes]
         for answer, (column, *_) in question.answers.items():
-            votes = counts.get(answer, np.zeros_like(asked))
+            votes = counts.get(answer, np.zeros_like(volunteers))
             columns[tree.counts[0].format(column=column)] = votes
             if not before:
                 columns[tree.fractions[0].format(column=column)] = votes / VOLUNTEERS

@@ -179,8 +179,8 @@ def _of_paths(fit: TransitionFit, transition: TreeTransition) -> Calibration:
 
     A galaxy's fraction k / n has the variance μ (1 - μ) / v with v = n / (1 + (n - 1) ρ), and is weighted by v.
     """
-    asked, known = transition.asked, np.flatnonzero(fit.sample.known)
-    sample = fit.sample.take(known[np.argsort(fit.sample.alpha[known], kind="stable")])
+    asked, rows = transition.asked, np.flatnonzero(fit.sample.known)
+    sample = fit.sample.take(rows[np.argsort(fit.sample.alpha[rows], kind="stable")])
     assert sample.gold is not None
     assert sample.paths is not None
     design, means = transition.design(sample.argument), transition.log_answers(sample.argument, votes=True)
@@ -214,7 +214,7 @@ def _of_paths(fit: TransitionFit, transition: TreeTransition) -> Calibration:
                 of_bins = [sample.alpha[here], mean[:, a], counts[here, a] / n]
                 error = np.sqrt(np.einsum("nb,n->b", member**2, mean[:, a] * (1 - mean[:, a]) / v)) / total
                 what += [f"{name}: {answers[a]}"] * sizes.size
-                columns.append(np.stack([*(member.T @ one / total for one in of_bins), error]))
+                columns.append(np.stack([*(member.T @ values / total for values in of_bins), error]))
     return _compared(fit, what, columns, [(chi_squared, degrees)])
 
 
@@ -258,10 +258,10 @@ def _cells(outcomes: _Outcomes, column: np.ndarray, second: np.ndarray | None = 
             bins, index, count = int(np.clip(information.sum() / _INFORMATION, 1, _BINS)), np.empty(rows.size, int), 0
             # Along the first column alone, or in as many bins of each.
             other, sides = (column, (1, bins)) if second is None else (second, [round(bins**0.5)] * 2)
-            for some in np.split(np.arange(rows.size), limits_of_bins(column[rows], sides[0], information)[1:-1]):
-                some = some[np.argsort(other[rows[some]], kind="stable")]
-                sizes = np.diff(limits_of_bins(other[rows[some]], sides[1], information[some]))
-                index[some] = count + np.repeat(np.arange(sizes.size), sizes)
+            for part in np.split(np.arange(rows.size), limits_of_bins(column[rows], sides[0], information)[1:-1]):
+                part = part[np.argsort(other[rows[part]], kind="stable")]
+                sizes = np.diff(limits_of_bins(other[rows[part]], sides[1], information[part]))
+                index[part] = count + np.repeat(np.arange(sizes.size), sizes)
                 count += sizes.size
             cells.append(_Cells(name, outcome, rows, index, count))
     return cells
@@ -287,8 +287,8 @@ def _chi_squared(outcomes: _Outcomes, cells: list[_Cells]) -> tuple[float, int]:
     for cell in cells:
         k, rows, weight = cell.outcome, cell.rows, w[cell.rows]
 
-        def summed(values: np.ndarray, one: _Cells = cell) -> np.ndarray:
-            return np.bincount(one.index, values, one.count)
+        def summed(values: np.ndarray, part: _Cells = cell) -> np.ndarray:
+            return np.bincount(part.index, values, part.count)
 
         residual.append(summed(weight * ((outcomes.sample.labels[rows] == k) - p[rows, k])))
         jacobian.append(np.stack([summed(weight * slope[rows, k]) for slope in slopes], axis=1))
@@ -341,7 +341,7 @@ def calibration(fit: TransitionFit) -> Calibration:
     outcomes = _of_labels(fit) if fit.sample.gold is None else _of_gold(fit)
     sample, p = outcomes.sample, outcomes.probabilities
     observables = sample.argument.reshape(len(p), -1).T[1:]
-    by_alpha, by_others = _cells(outcomes, sample.alpha), [_cells(outcomes, sample.alpha, one) for one in observables]
+    by_alpha, by_others = _cells(outcomes, sample.alpha), [_cells(outcomes, sample.alpha, axis) for axis in observables]
     tested = [by_alpha, *by_others]
     if by_others or fit.probabilities is not None:  # not a function of α alone
         tested.append(_cells(outcomes, p[np.arange(len(p)), outcomes.group]))

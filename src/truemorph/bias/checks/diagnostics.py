@@ -182,11 +182,11 @@ def compare_families(
     >>> compare_families(labels, alpha, ("rayleigh", "fisk")).best
     'fisk'
     """
-    given = {name: options.pop(name) for name in _OF_SAMPLE if name in options}
+    sample_options = {name: options.pop(name) for name in _OF_SAMPLE if name in options}
     kinds = [family_of(family) for family in families]
     if all(issubclass(kind, FlipTransition) for kind in kinds):
-        given.setdefault("classes", SMOOTH_OR_DISK)
-    return compared(Sample.of(labels, alpha, **given), kinds, Settings(**options))
+        sample_options.setdefault("classes", SMOOTH_OR_DISK)
+    return compared(Sample.of(labels, alpha, **sample_options), kinds, Settings(**options))
 
 
 def compared(sample: Sample, families: Sequence[Any], settings: Settings) -> FamilyComparison:
@@ -250,9 +250,9 @@ def ignored_findings(fit: TransitionFit, seen: Mapping[str, np.ndarray]) -> list
     """
     findings = []
     for name, values in seen.items():
-        known, has_gold, level = np.isfinite(values), fit.method == "gold", LEVEL / len(seen)
-        rows = np.flatnonzero(known & fit.sample.known if has_gold else known)
-        if known.sum() < _FEWEST_IN_GROUP or np.ptp(values[known]) == 0:
+        finite, has_gold, level = np.isfinite(values), fit.method == "gold", LEVEL / len(seen)
+        rows = np.flatnonzero(finite & fit.sample.known if has_gold else finite)
+        if finite.sum() < _FEWEST_IN_GROUP or np.ptp(values[finite]) == 0:
             continue
         with suppress(InputError):  # a family that depends on no observables, or not from labels alone
             # Bins have no likelihood.
@@ -262,7 +262,7 @@ def ignored_findings(fit: TransitionFit, seen: Mapping[str, np.ndarray]) -> list
             if has_gold and not shown and fit.sample.n_classes == 2 and fit.sample.asked is None:
                 labels = replace(fit.sample, gold=None, probability=None)
                 p_value, apart, curved = _left_out(
-                    labels, Settings("likelihood", fit.settings.family, delta=None), name, values, known
+                    labels, Settings("likelihood", fit.settings.family, delta=None), name, values, finite
                 )
                 if p_value < level and _classes_depend_on(values[rows], fit.sample.take(rows)) < level:
                     continue

@@ -66,8 +66,8 @@ def _not_random(observed: np.ndarray, sample: Sample, of_votes: bool) -> list[Fi
         return []
     stratum = _strata(alpha, has_gold)
     part = _parts(stratum, has_gold)
-    parts, given = [part == number for number in np.unique(part[has_gold])], _columns_given(sample)[good]
-    excesses = [_excess(observed[rows], stratum[rows], has_gold[rows], weights[rows], given[rows]) for rows in parts]
+    parts, controls = [part == number for number in np.unique(part[has_gold])], _columns_given(sample)[good]
+    excesses = [_excess(observed[rows], stratum[rows], has_gold[rows], weights[rows], controls[rows]) for rows in parts]
     degrees = len(excesses) * (observed.shape[1] - 1)
     p_value = float(chdtrc(degrees, max(0.0, sum(chi_squared for chi_squared, _ in excesses))))
     worst = int(np.argmax([chi_squared for chi_squared, _ in excesses]))
@@ -162,7 +162,7 @@ def balance_findings(columns: Mapping[str, np.ndarray], sample: Sample) -> list[
     from scipy.stats import rankdata  # takes a second
 
     has_gold, stratum = sample.known, _strata(sample.alpha, sample.known)
-    given = np.column_stack([sample.observed[:, 1:], _columns_given(sample)])
+    controls = np.column_stack([sample.observed[:, 1:], _columns_given(sample)])
     unbalanced = []
     for name, values in columns.items():
         good = np.isfinite(values)
@@ -170,12 +170,12 @@ def balance_findings(columns: Mapping[str, np.ndarray], sample: Sample) -> list[
             continue
         ranks = (rankdata(values[good]) / good.sum() - 0.5) * np.sqrt(12)  # of standard deviation 1
         both = np.column_stack([-ranks, ranks])
-        chi_squared, difference = _excess(both, stratum[good], has_gold[good], sample.weights[good], given[good])
+        chi_squared, difference = _excess(both, stratum[good], has_gold[good], sample.weights[good], controls[good])
         if chdtrc(1, max(0.0, chi_squared)) < LEVEL / len(columns) and abs(difference[1]) > _NOTICEABLE:
             unbalanced.append((name, difference[1]))
     if not unbalanced:
         return []
-    unbalanced.sort(key=lambda one: -abs(one[1]))
+    unbalanced.sort(key=lambda pair: -abs(pair[1]))
     named = ", ".join(f"{name} ({difference:+.2f} σ)" for name, difference in unbalanced)
     message = (
         f"The galaxies with a gold label differ from all galaxies at the same α in {named}. If the true class depends "
@@ -206,14 +206,14 @@ def _parts(stratum: np.ndarray, has_gold: np.ndarray) -> np.ndarray:
 
 
 def _excess(
-    observed: np.ndarray, stratum: np.ndarray, has_gold: np.ndarray, weights: np.ndarray, given: np.ndarray
+    observed: np.ndarray, stratum: np.ndarray, has_gold: np.ndarray, weights: np.ndarray, controls: np.ndarray
 ) -> tuple[float, np.ndarray]:
     """Return χ² and the mean difference, shape (K,), between labels of gold rows and those of their strata.
 
     If gold rows are a random part of the rows, their labels (0 and 1, or vote fractions) are a sample without
     replacement, of m of the n rows of a stratum. Their sum then has the variance m (n - m) / (n (n - 1)) Σ (label -
-    mean)² (Mantel & Haenszel 1959, JNCI 22, 719; here for K classes and weights). What columns `given`, shape (N, Q),
-    predict of the labels within strata is subtracted.
+    mean)² (Mantel & Haenszel 1959, JNCI 22, 719; here for K classes and weights). What `controls`, (N, Q), predict
+    of the labels within strata is subtracted.
     """
     strata, index, size = np.unique(stratum, return_inverse=True, return_counts=True)
     drawn = np.bincount(index[has_gold], minlength=strata.size)
@@ -224,8 +224,8 @@ def _excess(
         return columns - (np.stack(sums, axis=1) / total[:, None])[index] if sums else columns
 
     left, scale = centred(observed), np.sqrt(weights)[:, None]
-    if given.shape[1]:
-        design = centred(given)
+    if controls.shape[1]:
+        design = centred(controls)
         left = left - design @ np.linalg.lstsq(scale * design, scale * left, rcond=None)[0]
     residual = weights[:, None] * left
     excess = residual[has_gold].sum(axis=0)

@@ -94,7 +94,7 @@ def transition_from_dict(described: dict[str, Any]) -> Transition:
             parameters["asked"] = parameters.pop("nodes")
         if family == "logistic":  # version 0.2 also said which columns are logarithms: α alone
             parameters.pop("log", None)
-        shifts = {name: one for name, one in described["parameters"].items() if name in ("slopes", "center")}
+        shifts = {name: shift for name, shift in described["parameters"].items() if name in ("slopes", "center")}
         if "slopes" not in shifts:
             return FAMILIES[family](**parameters)
         curve = FAMILIES[family](**{name: parameter for name, parameter in parameters.items() if name not in shifts})

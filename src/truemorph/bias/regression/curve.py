@@ -12,7 +12,7 @@ from scipy.sparse import hstack
 from truemorph.bias.binning import Bins
 from truemorph.bias.curves.transitions import Space
 from truemorph.bias.likelihood import label_columns
-from truemorph.bias.regression.gold import GoldRegression, fractions_of_all, propensity_columns, regression_terms
+from truemorph.bias.regression.gold import GoldRegression, fractions_of_all, sample_terms
 from truemorph.bias.regression.maximum import Maximum, differences, maximise
 from truemorph.bias.result import Settings, TransitionFit
 from truemorph.bias.sample import Sample
@@ -27,12 +27,12 @@ _LEAST_LEFT = 0.1
 def _gold_terms(space: Space, sample: Sample) -> Callable[[np.ndarray], np.ndarray]:
     """Return log p(ỹ | y, α) of galaxies with a gold label, shape (n,), as a function of T's parameters."""
     assert sample.gold is not None
-    known = np.flatnonzero(sample.known)
-    classes, labels, alpha = sample.gold[known], sample.labels[known], sample.argument[known]
+    rows = np.flatnonzero(sample.known)
+    classes, labels, alpha = sample.gold[rows], sample.labels[rows], sample.argument[rows]
 
     def terms(point: np.ndarray) -> np.ndarray:
         columns = label_columns(space.build(point), labels, alpha)
-        return np.asarray(columns[np.arange(known.size), classes])
+        return np.asarray(columns[np.arange(rows.size), classes])
 
     return terms
 
@@ -71,13 +71,6 @@ class _Uncalibrated:
     sample: Sample
     maximum: Maximum
 
-    @property
-    def terms(self) -> np.ndarray:
-        """Terms of the regression of gold labels, shape (N, R); they are not kept, because they are large."""
-        sample = self.sample
-        columns = [] if sample.probability is None else [propensity_columns(sample.probability)]
-        return regression_terms(sample.labels, sample.argument, sample.n_classes, columns)
-
     def influences(self, at: Maximum) -> np.ndarray:
         """Return the influence of each gold label on the parameters, shape (P, n)."""
         slopes = differences(_gold_terms(self.space, self.sample), at.point)
@@ -86,8 +79,8 @@ class _Uncalibrated:
     @cached_property
     def ratio(self) -> np.ndarray:
         """How much more a gold label weighs than its galaxy, shape (n,)."""
-        known = self.sample.known
-        return np.asarray(self.sample.gold_weights[known] / self.sample.weights[known])
+        has_gold = self.sample.known
+        return np.asarray(self.sample.gold_weights[has_gold] / self.sample.weights[has_gold])
 
     @cached_property
     def beyond(self) -> np.ndarray:
@@ -103,8 +96,8 @@ class _Uncalibrated:
     @property
     def chance(self) -> np.ndarray:
         """Probability that a galaxy with a gold label was selected, shape (n,)."""
-        known, probability = self.sample.known, self.sample.probability
-        return np.clip(self.ratio - self.beyond[known] if probability is None else probability[known], 0.0, 1.0)
+        has_gold, probability = self.sample.known, self.sample.probability
+        return np.clip(self.ratio - self.beyond[has_gold] if probability is None else probability[has_gold], 0.0, 1.0)
 
     def control(self) -> np.ndarray:
         """Return the expected influence of every galaxy given its label, minus that given α alone, shape (P, N)."""
@@ -112,7 +105,7 @@ class _Uncalibrated:
         assert sample.gold is not None
         # Without bin effects, which would follow the gold labels and hide some of their scatter.
         together = Bins.cut(sample.alpha, 1, sample.weights)
-        fit = GoldRegression.fit(self.terms, sample.gold, together, sample.n_classes)
+        fit = GoldRegression.fit(sample_terms(sample), sample.gold, together, sample.n_classes)
         plain = fit.predicted(np.arange(sample.gold.size))
 
         def expected(at: np.ndarray) -> np.ndarray:
@@ -145,7 +138,7 @@ def by_gold(space: Space, sample: Sample, settings: Settings) -> TransitionFit:
     """
     assert sample.gold is not None
     fit = _Uncalibrated(space, sample, gold_maximum(space, sample))
-    fractions, samples = fractions_of_all(sample, fit.terms, settings.seed)
+    fractions, samples = fractions_of_all(sample, settings.seed)
     best, own, moved, slope = fit.calibrated()
     # A label that determines the parameters hides its own scatter (HC3: MacKinnon & White 1985, J. Econom. 29, 305).
     leverage = np.einsum("pn,pq,qn->n", own, np.linalg.pinv(own @ own.T), own)

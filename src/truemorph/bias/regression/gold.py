@@ -104,9 +104,9 @@ class GoldRegression:
         places = bins.positions
         apart = np.abs(places[:, None] - places[None]).sum(axis=2)
         effects = np.linalg.cholesky(np.exp(-apart / _CORRELATED_OVER))
-        known = np.flatnonzero(gold != UNKNOWN)
-        part = np.column_stack([terms[known], effects[bins.index[known]]])
-        targets, w, ones = np.eye(n_classes)[gold[known]], effective_weights(bins.weights[known]), np.ones(known.size)
+        rows = np.flatnonzero(gold != UNKNOWN)
+        part = np.column_stack([terms[rows], effects[bins.index[rows]]])
+        targets, w, ones = np.eye(n_classes)[gold[rows]], effective_weights(bins.weights[rows]), np.ones(rows.size)
         weighted, squares = np.ptp(w) > 0, w**2
         if half_labels or n_classes > 2 or not targets.any(axis=0).all():
             average = np.zeros((1, part.shape[1]))
@@ -116,7 +116,7 @@ class GoldRegression:
             w, ones, squares = (np.append(array, n_classes / 2) for array in (w, ones, squares))
         of_fields = np.full(len(part), -1)
         if fields is not None:
-            of_fields[: known.size] = fields[known]
+            of_fields[: rows.size] = fields[rows]
         in_fields = np.unique(of_fields[of_fields >= 0]).size >= FEWEST_FIELDS
         fixed = np.concatenate([[_INTERCEPT], np.full(terms.shape[1] - 1, _COEFFICIENT)])
         between = class_precision(n_classes - 1)
@@ -220,8 +220,8 @@ class GoldRegression:
 
 def as_labelled(p: np.ndarray, gold: np.ndarray) -> np.ndarray:
     """Return probabilities, shape (N, K), after those of galaxies with a gold label are set to 0 and 1, in place."""
-    known = gold >= 0
-    p[known] = np.eye(p.shape[1])[gold[known]]
+    has_gold = gold >= 0
+    p[has_gold] = np.eye(p.shape[1])[gold[has_gold]]
     return p
 
 
@@ -283,11 +283,23 @@ def not_negative(drawn: np.ndarray, total: float) -> np.ndarray:
     return drawn
 
 
-def fractions_of_all(sample: Sample, terms: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def sample_terms(sample: Sample) -> np.ndarray:
+    """Return the terms of the regression of a sample's gold labels, shape (N, R)."""
+    columns = []
+    if sample.counts is not None and sample.asked is not None:
+        columns.append(sample.asked.votes(sample.counts).log_odds)
+    if sample.probability is not None:
+        columns.append(propensity_columns(sample.probability))
+    return regression_terms(sample.labels, sample.argument, sample.n_classes, columns)
+
+
+def fractions_of_all(sample: Sample, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return class fractions of all galaxies, shape (K,), by regression in bins of α, and draws of them, (S, K)."""
     assert sample.gold is not None
     bins = Bins.cut(sample.alpha, default_bins(sample.labels.size), sample.weights)
-    fractions, drawn = GoldRegression.fit(terms, sample.gold, bins, sample.n_classes).fractions(sample.gold, seed)
+    fractions, drawn = GoldRegression.fit(sample_terms(sample), sample.gold, bins, sample.n_classes).fractions(
+        sample.gold, seed
+    )
     share = bins.totals / sample.weights.sum()
     return share @ fractions, np.einsum("b,sbk->sk", share, drawn)
 

@@ -67,8 +67,8 @@ class NestedRegression:
                 continue
             w, q = bins.weights[others], self.joint(others, gold)
             expected[b] += w @ q
-            some, share = others[:DRAWN_ON], w[:DRAWN_ON] / w[:DRAWN_ON].sum()
-            each = self.joint(some, gold, draws)
+            galaxies, share = others[:DRAWN_ON], w[:DRAWN_ON] / w[:DRAWN_ON].sum()
+            each = self.joint(galaxies, gold, draws)
             mean = w @ q + w.sum() * np.tensordot(share, each - q[:DRAWN_ON, None], axes=1)
             free = q[:, 1:]
             spread = np.diag(w**2 @ free) - np.einsum("n,nk,nj->kj", w**2, free, free)

@@ -17,7 +17,7 @@ from scipy.special import digamma, softmax
 
 from truemorph.bias.curves.paths import TreeTransition, dirichlet_multinomial
 from truemorph.bias.curves.transitions import LOGIT_BOUND, Space
-from truemorph.bias.regression.gold import fractions_of_all, propensity_columns, regression_terms
+from truemorph.bias.regression.gold import fractions_of_all
 from truemorph.bias.regression.maximum import class_precision, differences, effective_weights, maximise
 from truemorph.bias.result import Settings, TransitionFit
 from truemorph.bias.sample import Sample
@@ -114,9 +114,9 @@ def fit_node(
 
     Maximises Σ w log DM(k | n, μ(y, α), ρ(y)) (see `TreeTransition`) plus the log-density of the prior.
     """
-    asked = counts.sum(axis=1) > 0
-    weights = effective_weights(weights[asked])
-    node = _Node(counts[asked], classes[asked], design[asked], weights, n_classes, of_votes)
+    has_votes = counts.sum(axis=1) > 0
+    weights = effective_weights(weights[has_votes])
+    node = _Node(counts[has_votes], classes[has_votes], design[has_votes], weights, n_classes, of_votes)
     middle, centred = np.tile(node.start, n_classes), np.eye(n_classes) - 1 / n_classes
     bound = np.where(middle == _CORRELATION, 1.0, 3.0) * LOGIT_BOUND
     spread, point = np.array(_AROUND), middle
@@ -161,16 +161,13 @@ def by_tree(space: Space, sample: Sample, settings: Settings) -> TransitionFit:
     rows = np.flatnonzero(sample.known)
     design = start.design(sample.argument[rows])
     single = sample.asked.along[sample.paths[rows]].astype(float)
-    given = ([] if sample.counts is None else [(sample.counts[rows], True)]) + [(single, False)]
+    observations = ([] if sample.counts is None else [(sample.counts[rows], True)]) + [(single, False)]
     fits = [
         fit_node(counts[:, part], sample.gold[rows], design, sample.n_classes, sample.gold_weights[rows], of_votes)
-        for counts, of_votes in given
+        for counts, of_votes in observations
         for part in sample.asked.parts
     ]
-    columns = [] if sample.counts is None else [sample.asked.votes(sample.counts).log_odds]
-    columns += [] if sample.probability is None else [propensity_columns(sample.probability)]
-    terms = regression_terms(sample.labels, sample.argument, sample.n_classes, columns)
-    fractions, samples = fractions_of_all(sample, terms, settings.seed)
+    fractions, samples = fractions_of_all(sample, settings.seed)
     return TransitionFit.of(
         space,
         sample,

@@ -60,9 +60,9 @@ class OpenVinoEngine:
         jobs = 2 * compiled[0].get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
         self._threads = ThreadPoolExecutor(jobs)
         self._idle = [SimpleQueue[Any]() for _ in compiled]
-        for one, idle in zip(compiled, self._idle, strict=True):
+        for model, idle in zip(compiled, self._idle, strict=True):
             for _ in range(jobs):
-                request = one.create_infer_request()
+                request = model.create_infer_request()
                 # Here, because two threads that make their first arrays of tensors can wait for each other for ever.
                 idle.put((request, request.get_input_tensor().data, request.get_output_tensor().data))
         self._alignments = alignments
@@ -77,12 +77,12 @@ class OpenVinoEngine:
 
     def _part(self, member: int, pixels: np.ndarray) -> np.ndarray:
         """Return p(y | x) of at most `AT_ONCE` images; networks take no fewer, so other rows are not used."""
-        request, taken, given = job = self._idle[member].get()
+        request, taken, outputs = job = self._idle[member].get()
         try:
             taken[: len(pixels)] = pixels
             request.start_async()
             request.wait()
-            return given[: len(pixels)].copy()
+            return outputs[: len(pixels)].copy()
         finally:
             self._idle[member].put(job)
 
