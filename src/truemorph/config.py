@@ -30,7 +30,7 @@ Files = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isi
 class TrainingConfig(BaseModel):
     """Settings for training a classifier; the defaults are those of preset "standard".
 
-    Preset "paper" takes what the paper (arXiv:2308.11007) does not state from code of the same lineage (`SOURCES`).
+    Preset "paper" takes what the paper (arXiv:2308.11007) does not state from code of the same lineage.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -36,9 +36,6 @@ from truemorph.table_formats import (
 
 # Published tables use these values for "not measured", usually without documenting them.
 SENTINELS = (-99.0, -99.9, -99.99, -999.0, -999.9, -999.99, -9999.0, -9999.9, -9999.99, -99999.0)
-# What `prepare` makes these columns from, beside radius and PSF.
-_MADE_FROM = {"redshift": "a redshift", "radius_kpc": "a redshift", "surface_brightness": "a magnitude"}
-_MADE_FROM |= dict.fromkeys(("M_r", "rest_surface_brightness"), "a magnitude and a redshift")
 
 _EXTENSIONS = (".csv", ".csv.gz", ".tsv", ".parquet", *ASTROPY)
 
@@ -204,8 +201,7 @@ def numeric_columns(frame: pl.DataFrame, names: Sequence[str], source: str) -> n
     """
     for name in names:
         if name not in frame.schema:
-            how = f"; to add it, prepare the catalogue with {_MADE_FROM[name]}" if name in _MADE_FROM else ""
-            raise InputError(f"{source}: no column {name!r}; {nearest(name, frame.columns)}{how}")
+            raise InputError(f"{source}: no column {name!r}; {nearest(name, frame.columns)}")
         if not frame.schema[name].is_numeric():
             raise InputError(f"{source}: column {name!r} holds {frame.schema[name]}, not numbers; choose another")
     clean_frame, _ = cleaned(frame, names, source)

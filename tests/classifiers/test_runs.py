@@ -11,7 +11,6 @@ from astropy.io import fits
 import truemorph as tm
 from conftest import TINY, run
 from truemorph.bias.curves.formulas import MatrixTransition
-from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.classifiers.checkpoint import load
 from truemorph.commands.train import train_classifier
 from truemorph.config import RunConfig, TrainingConfig, options_in, run_config, run_toml
@@ -76,21 +75,19 @@ def test_a_run_folder_is_complete(catalogue, tmp_path):
     folder = tmp_path / "model"
     train_classifier(catalogue, out=folder, intrinsic=("M_r", "radius_kpc"), settings={**SMALL, "seeds": 2})
     assert {one.name for one in folder.iterdir()} == {
-        "config.json", "model.safetensors", "README.md", "seen.parquet", "split.parquet", "history.csv", "run.toml",
-        "metrics.json", "environment.json", "held_out.parquet",
+        "config.json", "model.safetensors", "README.md", "seen.parquet", "history.csv", "run.toml",
+        "environment.json", "held_out.parquet",
     }  # fmt: skip
     model = load(folder)
     assert options_in(folder / "run.toml")["epochs"] == model.config.epochs
     assert model.described["transition"]["assumption"] == "true class fractions do not depend on alpha"
     assert model.described["catalogue"]["alpha"] == "petroRad_r / sigma_PSF, sigma_PSF = psfWidth_r / 2.3548"
-    split = pl.read_parquet(folder / "split.parquet")
-    assert split.equals(read_catalogue(catalogue).frame.select("object_id", "split"))
     environment = json.loads((folder / "environment.json").read_text())
     assert {"torch", "truemorph", "cpus", "finished", "command"} <= set(environment)
     history = pl.read_csv(folder / "history.csv")
     assert history["member"].to_list() == [0, 0, 1, 1]
     assert {"train_loss", "held_out_loss", "fraction_disk_1", "fraction_disk_5", "cv18_excess"} <= set(history.columns)
-    assert json.loads((folder / "metrics.json").read_text())["held_out_loss"] == pytest.approx(
+    assert model.described["metrics"]["held_out_loss"] == pytest.approx(
         history.group_by("member").agg(pl.col("held_out_loss").min())["held_out_loss"].mean()
     )
 

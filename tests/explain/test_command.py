@@ -35,7 +35,7 @@ def test_all_files_are_written_and_consistent(capsys, models, catalogue, tmp_pat
     surveyed = write_table(CatalogTable(frame, table.units, table.metadata), tmp_path / "cat.parquet")
     out = tmp_path / "explained"
     asked = ("explain", models / "naive", models / "debiased", "--catalogue", surveyed, "--out", out, "--rows", "all")
-    geometry = ("--align", "--radius-column", "radius", "--field", "across", "--rings", 8)
+    geometry = ("--radius-column", "radius", "--field", "across", "--rings", 8)
     sizes = ("--galaxies", 40, "--bootstrap", 30, "--draws", 2)
     status, printed, _ = run(capsys, *asked, *geometry, *sizes, "--json")
     assert status == 0
@@ -47,7 +47,7 @@ def test_all_files_are_written_and_consistent(capsys, models, catalogue, tmp_pat
     assert sum(counts.values()) == naive["galaxies"] == 40
     assert set(result["random_weights"]) == {"naive", "debiased"}
 
-    assert {"average_maps", "aligned_maps", "profiles_pixel", "profiles_r_petro"} <= set(result["figures"])
+    assert {"average_maps", "profiles_pixel", "profiles_r_petro"} <= set(result["figures"])
     for name in result["figures"]:
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert (out / f"{name}.pdf").read_bytes().startswith(b"%PDF")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from truemorph.explain.profiles import MeanMap, aligned, moments, profile_difference, radial_profiles
+from truemorph.explain.profiles import MeanMap, moments, profile_difference, radial_profiles
 
 EDGES = np.array([0.0, 1.5, 3.0, 4.2, 6.0])
 
@@ -53,18 +53,3 @@ def test_limits_have_their_nominal_coverage():
         fraction = percent / 100
         spread = 3 * np.sqrt(fraction * (1 - fraction) / experiments)
         assert times / experiments == pytest.approx(fraction, abs=spread + 0.01)
-
-
-def test_aligned_major_axes_are_along_x():
-    size = 65
-    axis = np.arange(size) - (size - 1) / 2
-    angles = np.radians([0, 30, 75, 90, 140])[:, None, None]
-    along = axis[None, :] * np.cos(angles) + axis[:, None] * np.sin(angles)
-    across = axis[:, None] * np.cos(angles) - axis[None, :] * np.sin(angles)
-    maps = np.exp(-(along**2) / (2 * 14**2) - across**2 / (2 * 5**2))
-    got = aligned(maps, angles[:, 0, 0])
-    disk = np.hypot(axis[:, None], axis) < 30
-    # Bilinear interpolation: an eighth of the second derivative, 1 / 5², in both directions.
-    assert np.abs(got - maps[0])[:, disk].max() < 2 / 8 / 25
-    np.testing.assert_array_equal(got[3], np.rot90(maps[3]))
-    assert np.isnan(got[1, 0, 0])

@@ -8,9 +8,8 @@ from PIL import Image
 from explain.conftest import model_of, pictures
 from truemorph.errors import InputError
 from truemorph.explain.gradcam import GradCam, upsampled
-from truemorph.explain.profiles import RADIUS, aligned, radial_profiles
+from truemorph.explain.profiles import RADIUS, radial_profiles
 from truemorph.explain.study import PIXELS, RADII, Galaxies, compare, explain, galaxies_of
-from truemorph.images.shapes import measure_shapes
 from truemorph.questions import Asked, read_tree
 
 N = 24
@@ -33,7 +32,7 @@ def model():
 
 def test_means_use_galaxies_of_a_predicted_class_and_members_that_did_not_see_them(model):
     pixels = pictures(N)
-    found = explain({"a": model}, source_of(pixels, batch=5), rings=8, align=True)["a"]
+    found = explain({"a": model}, source_of(pixels, batch=5), rings=8)["a"]
     fold = np.array([0, 1, 0, 1, 0, 1] + [-1] * (N - 6))
     by_member = np.stack([model.member_probabilities(pixels, member) for member in (0, 1)])
     p = np.where((fold < 0)[:, None], by_member.mean(axis=0), by_member[fold.clip(0), np.arange(N)])
@@ -41,15 +40,12 @@ def test_means_use_galaxies_of_a_predicted_class_and_members_that_did_not_see_th
     assert 0 < predicted.sum() < N
     cam = GradCam(model)
     maps = upsampled(cam.maps(pixels, predicted, fold), 64, cam.grid)
-    straight = aligned(maps, measure_shapes(pixels)["angle"].to_numpy())
     assert (found.galaxies, found.layer, found.cells, found.image_size) == (N, "layer2", 8, 64)
     for k, one in enumerate(found.classes):
         mine = maps[predicted == k]
         assert one.name == model.classes[k]
         assert one.table["object_id"].to_list() == np.flatnonzero(predicted == k).tolist()
         np.testing.assert_allclose(one.mean.mean, mine.mean(axis=0), atol=1e-4)
-        middle = np.s_[16:48, 16:48]
-        np.testing.assert_allclose(one.aligned.mean[middle], straight[predicted == k].mean(axis=0)[middle], atol=1e-4)
         rings = one.rings[PIXELS]
         np.testing.assert_allclose(rings.profiles, radial_profiles(mine, np.linspace(0, 32, 9)), atol=1e-4)
         # Averaging maps and computing profiles commute.

@@ -11,15 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from truemorph.classifiers.checkpoint import load
 from truemorph.classifiers.engines import Unusable, engine_for
 from truemorph.classifiers.engines.representation import networks_of
-from truemorph.classifiers.engines.torch import with_folded_norms
-from truemorph.classifiers.network import GalaxyNetwork, multiplies_bf16
+from truemorph.classifiers.network import multiplies_bf16
 from truemorph.commands.export import export_model
-from truemorph.config import training_config
 from truemorph.errors import InputError
 from truemorph.io import cache_folder
 from truemorph.tables import read_table
@@ -63,20 +60,6 @@ def test_unknown_engines_raise_errors(image_model):
         engine_for(model, "tensorrt")
     with pytest.raises(InputError, match="int8 needs `engine` openvino"):
         engine_for(model, "torch", "int8")
-
-
-def test_batch_norms_are_folded_into_convolutions(pixels):
-    torch.manual_seed(0)
-    network = GalaxyNetwork(training_config("quick", image_size=32)).eval()
-    for layer in network.modules():
-        if isinstance(layer, torch.nn.BatchNorm2d):
-            layer.running_mean.normal_()
-            layer.running_var.uniform_(0.5, 2)
-    folded = with_folded_norms(network)
-    assert not any(node.target in dict(network.named_modules()) and "bn" in node.target for node in folded.graph.nodes)
-    images = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255
-    with torch.inference_mode():
-        torch.testing.assert_close(folded(images), network(images), atol=1e-5, rtol=1e-5)
 
 
 WITHOUT_TORCH = """

@@ -32,7 +32,7 @@ _FILES = ("config.json", "model.safetensors", "seen.parquet", "README.md", "held
 CONFIG, WEIGHTS, SEEN, CARD, HELD_OUT = _FILES
 SEALED = (WEIGHTS, SEEN, HELD_OUT)  # the last is not in models of version 0.1
 # Files that a training run adds.
-RUN_FILES = ("run.toml", "metrics.json", "environment.json", "split.parquet", "history.csv", "left_out.csv", "logs")
+RUN_FILES = ("run.toml", "environment.json", "history.csv", "left_out.csv", "logs")
 UNFINISHED = "unfinished"
 _HUB = "hf_hub:"
 

@@ -170,9 +170,7 @@ def train_on_catalogue(
 
     def beside(partial: Path) -> None:
         (partial / "run.toml").write_text(run_toml(run), encoding="utf-8")
-        write_json(partial / "metrics.json", {**model.described["metrics"], "seconds": seconds})
         write_json(partial / "environment.json", _environment(network))
-        catalogue.frame.select("object_id", "split").write_parquet(partial / "split.parquet")
         if model.history:
             pl.DataFrame(model.history, infer_schema_length=None).write_csv(partial / "history.csv")
         if problems:

@@ -46,7 +46,9 @@ def _along(tree: Tree, question: str, definitions: Mapping[str, str]) -> tuple[d
     choices, levels = dict[str, Path](), list[dict[str, Any]]()
 
     def chosen(path: Path) -> str:
-        """Name a class, or the question at which the galaxy cannot be told."""
+        """Name a class, an artefact, or the question at which the galaxy cannot be told."""
+        if path[-1][1] == ARTEFACT:
+            return ARTEFACT
         name = names.get(path)
         if name is None and path[-1][0] == question and not several:
             name = CANNOT_TELL
@@ -67,10 +69,7 @@ def _along(tree: Tree, question: str, definitions: Mapping[str, str]) -> tuple[d
             after = [] if name == question else [gate.name for gate in gates if answer in gate.asked_after]
             meant = screen.definitions.get(answer) or definitions.get(answer, "")
             answers.append({"answer": answer, "key": str(key) if key <= _KEYS else "", "definition": meant})
-            if answer == ARTEFACT:
-                answers[-1]["choice"] = ARTEFACT
-            else:  # after the levels before it
-                answers[-1] |= {"level": follow(after[0], path)} if after else {"choice": chosen(path)}
+            answers[-1] |= {"level": follow(after[0], path)} if after else {"choice": chosen(path)}
         return number
 
     follow(tree.root.name, ())

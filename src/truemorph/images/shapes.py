@@ -21,10 +21,9 @@ _BATCH = 256
 def measure_shapes(images: np.ndarray) -> pl.DataFrame:
     """Measure the central galaxy of each image, uint8 (N, S, S, 3).
 
-    Columns: `axis_ratio` (second moments of the detected pixels), `angle` (of the major axis; radians, -π/2 to π/2,
-    from columns towards rows), `size` (half-light radius over image width), `concentration` (radius of 90 % over that
-    of 50 % of the flux as stretched), `colour` (log10 of red over blue flux), `contrast` (rms residual from elliptical
-    isophotes over mean brightness, noise subtracted).
+    Columns: `axis_ratio` (second moments of the detected pixels), `size` (half-light radius over image width),
+    `concentration` (radius of 90 % over that of 50 % of the flux as stretched), `colour` (log10 of red over blue flux),
+    `contrast` (rms residual from elliptical isophotes over mean brightness, noise subtracted).
     """
     return pl.concat(_measure(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH))
 
@@ -92,7 +91,6 @@ def _measure(images: np.ndarray) -> pl.DataFrame:
     light = np.where((weight > 0)[..., None], colour, 0).sum(axis=(1, 2))
     columns = {
         "axis_ratio": ratio,
-        "angle": angle,
         "size": half * scale,
         "concentration": most / np.maximum(half, 1e-3),
         "colour": np.log10(np.maximum(light[:, 0], 1) / np.maximum(light[:, 2], 1)),

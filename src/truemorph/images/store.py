@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 from collections.abc import Sequence
@@ -14,14 +13,13 @@ from filelock import FileLock
 
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError, TruemorphError, reason
-from truemorph.images.decode import ahead, load_image, pixel_batches, read_image_file
-from truemorph.io import PathLike, read_json, write_json
+from truemorph.images.decode import load_image, pixel_batches
+from truemorph.io import PathLike, content_hash, read_json, write_json
 from truemorph.progress import progress
 
 MAXIMUM_BAD_FRACTION = 0.05
 # Increase this when the same file gives other pixels, so that older caches are ignored.
 CACHE_VERSION = 3
-_BATCH = 256
 
 
 class ImageFiles:
@@ -42,9 +40,9 @@ class ImageFiles:
         """Decode all images once; return their pixels, and rows and problems of unreadable ones.
 
         Pixels are an array, uint8 (N, size, size, 3), zero if unreadable; or these files, if it is larger than `memory`
-        (bytes). In a folder `cache`, they are memory-mapped, under a hash of the files' contents and the settings. An
-        interrupted build starts again; of two processes, one builds and the other waits. More than 5 % unreadable
-        images are an InputError.
+        (bytes). In a folder `cache`, they are memory-mapped, under a hash of the settings and of the files' names,
+        sizes and times. An interrupted build starts again; of two processes, one builds and the other waits. More than
+        5 % unreadable images are an InputError.
         """
         pixels: Pixels = self
         if cache is not None:
@@ -75,20 +73,14 @@ class ImageFiles:
         return bad
 
     def _key(self) -> str:
-        """Return a hash of the contents of all files and the settings."""
+        """Return a hash of the names, sizes and times of all files, and of the settings."""
 
-        def content(path: PathLike) -> bytes:
-            try:
-                return hashlib.sha256(read_image_file(path)).digest()
-            except InputError:
-                return b"absent"
+        def state(path: Path) -> tuple[str, int, int]:
+            there = path.is_file()
+            return str(path), path.stat().st_size if there else 0, path.stat().st_mtime_ns if there else 0
 
         reading = self.config.crop, self.config.fits_hdu, self.config.fits_stretch, self.config.fits_limits
-        whole = hashlib.sha256(repr((CACHE_VERSION, self.shape, *reading)).encode())
-        batches = (self.paths[start : start + _BATCH] for start in range(0, len(self.paths), _BATCH))
-        for _, digests in ahead(content, ((None, batch) for batch in batches)):
-            whole.update(b"".join(digests))
-        return whole.hexdigest()[:20]
+        return content_hash([CACHE_VERSION, self.shape, *reading, *map(state, map(Path, self.paths))])[:20]
 
     def _cached(self, folder: Path) -> tuple[np.ndarray, dict[int, str]]:
         """Return pixels from a cache (built if incomplete), and rows and problems of unreadable images."""

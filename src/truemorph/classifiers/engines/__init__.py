@@ -105,7 +105,7 @@ def _torch_engine(model: Any, precision: Precision) -> Engine:
         raise InputError("int8 needs `engine` openvino")
     if precision == "auto":
         precision = "bf16" if multiplies_bf16() else "fp32"
-    return TorchEngine(model, precision, folded=True)
+    return TorchEngine(model, precision)
 
 
 def _openvino_engine(model: Any, precision: Precision, gate: Proof | None) -> Engine:
