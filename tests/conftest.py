@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
+from truemorph import RayleighTransition
 from truemorph import prepare_catalogue as prepare
-from truemorph.bias.curves.formulas import RayleighTransition
 from truemorph.catalogs.prepare import write_preparation
 from truemorph.commands.demo import write_simulated
 from truemorph.config import PRESETS, TrainingConfig

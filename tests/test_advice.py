@@ -14,6 +14,7 @@ import truemorph as tm
 from catalogs.made_up import ARTEFACT, full
 from conftest import ROOT, codes, confounded_labels, labels_through, some_known
 from test_findings import findings_of
+from truemorph import write_table
 from truemorph.bias.estimate import make_estimate
 from truemorph.bias.result import Settings
 from truemorph.catalogs.catalogue import read_catalogue
@@ -21,7 +22,7 @@ from truemorph.catalogs.selected import SampleOptions, rows_of
 from truemorph.gold.plan import PlanOptions, make_plan
 from truemorph.report.gather import gather
 from truemorph.report.lights import lights
-from truemorph.tables import CatalogTable, write_table
+from truemorph.tables import CatalogTable
 
 RANK = {"note": 1, "caution": 2, "problem": 3}
 TESTED = set()

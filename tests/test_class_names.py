@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 import truemorph as tm
-from truemorph.report.options import ReportOptions
+from truemorph import ReportOptions
 
 CLASSES = ("none", "merger")
 # Arguments of `prepare`, a parameter of two-class families, and columns of votes keep their names.

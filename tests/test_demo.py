@@ -7,7 +7,8 @@ import polars as pl
 import pytest
 
 from conftest import ROOT
-from truemorph.commands.demo import TRUE_THETA, run_demo
+from truemorph import run_demo
+from truemorph.commands.demo import TRUE_THETA
 
 
 def test_make_demo_keeps_its_promise():

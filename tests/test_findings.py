@@ -8,7 +8,7 @@ import pytest
 
 import truemorph
 from conftest import ROOT, codes
-from truemorph.findings import Finding
+from truemorph import Finding
 
 
 def findings_of(tree):

@@ -29,8 +29,8 @@ from safetensors.numpy import load_file, save
 
 import truemorph as tm
 from conftest import json_values
+from truemorph import Estimate, read_table, read_tree, write_table
 from truemorph.archives.provenance import is_recorded
-from truemorph.bias.estimate import Estimate
 from truemorph.bias.files import read_fit
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.mapping import mapping_toml, read_mapping
@@ -46,8 +46,7 @@ from truemorph.images.tiles import open_tiles
 from truemorph.labelling.hats import write_hats
 from truemorph.labelling.parts import tar_batches
 from truemorph.labelling.sources import open_source
-from truemorph.questions import read_tree
-from truemorph.tables import CatalogTable, read_table, write_table
+from truemorph.tables import CatalogTable
 
 ROUNDS = 30 * int(os.environ.get("TRUEMORPH_FUZZ", "1"))
 WORDS = (b"1e999", b"-1", b"null", b"NaN", b"[]", b"{}", b'"', 21 * b"9", b"\x00", b"\xff\xfe", b",", b"\n")

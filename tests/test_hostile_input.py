@@ -13,11 +13,12 @@ from matplotlib.figure import Figure
 
 import truemorph as tm
 from conftest import codes
+from truemorph import write_table
 from truemorph.errors import InputError
 from truemorph.io import save_figure, write_file
 from truemorph.simulate.pictures import write_jpegs
 from truemorph.simulate.population import simulate_galaxies
-from truemorph.tables import CatalogTable, write_table
+from truemorph.tables import CatalogTable
 
 ALPHA = np.linspace(2, 40, 200)
 LABELS = np.tile([0, 1], 100)

@@ -10,13 +10,11 @@ import pytest
 import truemorph as tm
 from conftest import run
 from gold.conftest import give
-from truemorph.bias.curves.formulas import RayleighTransition
+from truemorph import RayleighTransition, load, read_table
 from truemorph.catalogs.catalogue import read_catalogue
-from truemorph.classifiers.checkpoint import load
 from truemorph.gold.answers import read_answers
 from truemorph.gold.plan import read_plan
 from truemorph.gold.session import open_session
-from truemorph.tables import read_table
 
 CLASSES = ("none", "merger")
 OTHERS = re.compile("(?<!false_)disk|smooth", re.IGNORECASE)  # false_disk is a parameter of T(α)

@@ -8,8 +8,8 @@ from datetime import datetime
 import pytest
 
 from conftest import run
+from truemorph import simulate_catalogue
 from truemorph.progress import progress
-from truemorph.simulate.catalogues import simulate_catalogue
 
 
 @pytest.mark.parametrize(

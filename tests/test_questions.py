@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from truemorph import Asked, Votes, read_tree
 from truemorph.errors import InputError
-from truemorph.questions import MOST_PATHS, Asked, Question, Tree, Votes, read_tree
+from truemorph.questions import MOST_PATHS, Question, Tree
 
 TREES = sorted(one.name.removesuffix(".toml") for one in (resources.files("truemorph") / "trees").iterdir())
 OWN = {

@@ -22,8 +22,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import json_values
+from truemorph import read_table, write_table
 from truemorph.errors import InputError
-from truemorph.tables import CatalogTable, numeric_columns, read_table, to_arrow, write_table
+from truemorph.tables import CatalogTable, numeric_columns, to_arrow
 
 LONG_ID = 1237648720693755918
 TEXT = ["csv", "csv.gz", "tsv"]

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
+from truemorph import read_tree
 from truemorph.catalogs.mapping import read_mapping
-from truemorph.questions import read_tree
 
 NAMES = {"smooth": "smooth", "disk": "disk", "artifact": "artefact"}  # of answers, and in presets
 

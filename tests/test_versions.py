@@ -15,12 +15,12 @@ import pytest
 
 import truemorph as tm
 from conftest import codes
+from truemorph import write_table
 from truemorph.bias.curves.families import transition_from_dict
 from truemorph.bias.files import read_fit
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.config import options_in
 from truemorph.errors import InputError
-from truemorph.tables import write_table
 
 VERSIONS = Path(__file__).parent / "versions"
 # Galaxies, and gold labels that are disks, of each release.

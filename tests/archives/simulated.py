@@ -18,7 +18,7 @@ import simplejpeg
 from astropy import units as u
 from astropy.cosmology import FlatLambdaCDM
 
-from truemorph.bias.curves.formulas import RayleighTransition
+from truemorph import RayleighTransition
 from truemorph.simulate.annotate import vote_fractions
 from truemorph.simulate.pictures import FIELD_R90, GZ2_SIZE, render
 from truemorph.simulate.population import at_resolution, simulate_galaxies

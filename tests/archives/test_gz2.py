@@ -5,9 +5,9 @@ import polars as pl
 import pytest
 
 from conftest import codes
+from truemorph import read_table
 from truemorph.archives.provenance import read_provenance
 from truemorph.errors import TruemorphError
-from truemorph.tables import read_table
 
 MAPPING = "/files/gz2_filename_mapping.csv"
 FILES = {"zoo2MainSpecz.csv.gz", "gz2_hart16.csv.gz", "gz2sample.csv.gz", "gz2_filename_mapping.csv", "images_gz2.zip"}

@@ -8,10 +8,10 @@ import pytest
 
 from archives.server import SQL, refusal, text
 from conftest import codes
+from truemorph import read_table
 from truemorph.archives import sdss
 from truemorph.archives.sdss import BATCH, COLUMNS, DETECTIONS, PER_SECOND, PHOTOMETRY
 from truemorph.errors import InputError, TruemorphError
-from truemorph.tables import read_table
 
 
 @pytest.fixture

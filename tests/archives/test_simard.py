@@ -7,9 +7,9 @@ import polars as pl
 import pytest
 
 from archives.server import TAP, Answer, page, votable
+from truemorph import read_table
 from truemorph.archives import simard
 from truemorph.errors import TruemorphError
-from truemorph.tables import read_table
 
 SYNC = f"{TAP}/sync"
 

@@ -6,9 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import codes, flipped_labels
-from truemorph.bias.curves.formulas import RayleighTransition
-from truemorph.bias.fitting import fit_transition
-from truemorph.bias.fractions import debiased_fractions
+from truemorph import RayleighTransition, debiased_fractions, fit_transition
 from truemorph.errors import InputError
 
 N = 300

@@ -4,11 +4,17 @@ import numpy as np
 import pytest
 
 from conftest import codes, confounded_labels, flipped_labels, labels_through, some_known
-from truemorph.bias.checks.calibration import calibration
-from truemorph.bias.checks.diagnostics import compare_families, confounding_check
+from truemorph import (
+    ConstantTransition,
+    FiskTransition,
+    RayleighTransition,
+    WeibullTransition,
+    calibration,
+    compare_families,
+    confounding_check,
+    fit_transition,
+)
 from truemorph.bias.checks.selection import selection_findings
-from truemorph.bias.curves.formulas import ConstantTransition, FiskTransition, RayleighTransition, WeibullTransition
-from truemorph.bias.fitting import fit_transition
 from truemorph.bias.sample import Sample
 from truemorph.errors import InputError
 from truemorph.questions import class_names

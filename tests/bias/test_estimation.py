@@ -6,10 +6,16 @@ from scipy.optimize import minimize_scalar
 
 import truemorph as tm
 from conftest import codes, confounded_labels, flipped_labels, labels_through, some_known
-from truemorph.bias.curves.formulas import FiskTransition, MatrixTransition, RayleighTransition, WeibullTransition
-from truemorph.bias.curves.logistic import LogisticTransition
+from truemorph import (
+    FiskTransition,
+    LogisticTransition,
+    MatrixTransition,
+    RayleighTransition,
+    WeibullTransition,
+    fit_transition,
+)
 from truemorph.bias.estimate import make_estimate
-from truemorph.bias.fitting import fit_transition, with_bootstrap_errors
+from truemorph.bias.fitting import with_bootstrap_errors
 from truemorph.bias.result import Settings
 from truemorph.bias.sample import Sample, explained_variance
 from truemorph.errors import InputError

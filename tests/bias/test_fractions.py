@@ -6,12 +6,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import codes, labels_through, some_known
+from truemorph import (
+    FiskTransition,
+    LogisticTransition,
+    MatrixTransition,
+    RayleighTransition,
+    calibration,
+    debiased_fractions,
+    fit_transition,
+)
 from truemorph.bias.binning import Bins
-from truemorph.bias.checks.calibration import calibration
-from truemorph.bias.curves.formulas import FiskTransition, MatrixTransition, RayleighTransition
-from truemorph.bias.curves.logistic import LogisticTransition
-from truemorph.bias.fitting import fit_transition, with_bootstrap_errors
-from truemorph.bias.fractions import debiased_fractions
+from truemorph.bias.fitting import with_bootstrap_errors
 from truemorph.bias.regression.gold import GoldRegression, regression_terms
 
 TRUE = RayleighTransition(11.25)

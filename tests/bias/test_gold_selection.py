@@ -5,10 +5,9 @@ import pytest
 
 import truemorph as tm
 from conftest import codes, labels_through, some_known
+from truemorph import debiased_fractions, fit_transition
 from truemorph.bias.checks.selection import selection_findings
 from truemorph.bias.estimate import make_estimate
-from truemorph.bias.fitting import fit_transition
-from truemorph.bias.fractions import debiased_fractions
 from truemorph.bias.sample import Sample
 from truemorph.errors import InputError
 from truemorph.questions import NOT_APPLICABLE

@@ -8,12 +8,12 @@ import pytest
 
 import truemorph as tm
 from conftest import binned, codes, labels_through, some_known
+from truemorph import simulate_catalogue
 from truemorph.bias.checks.diagnostics import ignored_findings
 from truemorph.bias.mixture import FALSE_LABELS
 from truemorph.bias.regression.fields import fields_on_sky
 from truemorph.catalogs.positions import unit_vectors
 from truemorph.errors import InputError
-from truemorph.simulate.catalogues import simulate_catalogue
 
 RAYLEIGH = tm.RayleighTransition(11.25)
 BINS = 8

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import truemorph as tm
-from truemorph.bias.curves.formulas import MatrixTransition, RayleighTransition
-from truemorph.bias.likelihood import observed_log_probabilities, posterior
+from truemorph import MatrixTransition, RayleighTransition, posterior
+from truemorph.bias.likelihood import observed_log_probabilities
 from truemorph.errors import InputError
 
 probabilities = st.floats(0.001, 0.999)

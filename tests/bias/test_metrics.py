@@ -10,11 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import codes
+from truemorph import cv14, cv18, measure_bias, simulate_catalogue
 from truemorph.bias.binning import RankedTable
-from truemorph.bias.metrics.label_bias import cv14, cv18
-from truemorph.commands.bias import measure_bias
 from truemorph.errors import InputError
-from truemorph.simulate.catalogues import simulate_catalogue
 
 # From the code of Cabrera-Vives et al. 2018. N, depth, bins, theta (None: unbiased labels): CV18(alpha),
 # CV18(mag first, alpha last), CV14

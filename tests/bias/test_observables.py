@@ -5,12 +5,17 @@ import polars as pl
 import pytest
 import torch
 
-from truemorph import compare_families, estimate_transition, fit_transition
-from truemorph.bias.checks.calibration import calibration
+from truemorph import (
+    FiskTransition,
+    RayleighTransition,
+    ShiftedTransition,
+    calibration,
+    compare_families,
+    estimate_transition,
+    fit_transition,
+)
 from truemorph.bias.checks.diagnostics import ignored_findings
 from truemorph.bias.curves.families import transition_from_dict, transition_to_dict
-from truemorph.bias.curves.formulas import FiskTransition, RayleighTransition
-from truemorph.bias.curves.shifted import ShiftedTransition
 from truemorph.errors import InputError
 from truemorph.gold.plan import PlanOptions, make_plan
 from truemorph.tables import CatalogTable

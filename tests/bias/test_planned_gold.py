@@ -5,10 +5,8 @@ import pytest
 
 import truemorph as tm
 from conftest import binned, codes, labels_through
-from truemorph.bias.curves.formulas import RayleighTransition
+from truemorph import RayleighTransition, debiased_fractions, fit_transition
 from truemorph.bias.estimate import make_estimate
-from truemorph.bias.fitting import fit_transition
-from truemorph.bias.fractions import debiased_fractions
 from truemorph.bias.sample import Sample
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.errors import InputError

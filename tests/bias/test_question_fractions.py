@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from conftest import codes, some_known
+from truemorph import Asked, debiased_fractions, read_tree
 from truemorph.bias.binning import Bins
-from truemorph.bias.fractions import debiased_fractions
 from truemorph.errors import InputError
-from truemorph.questions import Asked, Quantity, read_tree
+from truemorph.questions import Quantity
 
 BAR = Asked(read_tree("gz2"), "bar").quantities
 

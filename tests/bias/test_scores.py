@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from truemorph.benchmark.invariance import resolution_drift
+from truemorph import resolution_drift
 from truemorph.bias.metrics.scores import calibration_error, drift, fraction_error, score
 
 

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import truemorph as tm
+from truemorph import debiased_fractions
 from truemorph.bias.binning import Bins
-from truemorph.bias.fractions import debiased_fractions
 from truemorph.bias.metrics.scores import fraction_error
 
 

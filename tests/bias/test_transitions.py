@@ -8,17 +8,17 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from truemorph.bias.curves.families import FAMILIES, KNOWN_CURVES, transition_from_dict, transition_to_dict
-from truemorph.bias.curves.formulas import (
+from truemorph import (
     ConstantTransition,
     FiskTransition,
+    LogisticTransition,
     MatrixTransition,
     MonotoneTransition,
     RayleighTransition,
     TabulatedTransition,
     WeibullTransition,
 )
-from truemorph.bias.curves.logistic import LogisticTransition
+from truemorph.bias.curves.families import FAMILIES, KNOWN_CURVES, transition_from_dict, transition_to_dict
 from truemorph.errors import InputError
 
 NAN = float("nan")

@@ -11,12 +11,20 @@ from hypothesis.extra.numpy import arrays
 from scipy.special import logsumexp, softmax
 from scipy.stats import betabinom, dirichlet_multinomial
 
-from truemorph import DebiasedLoss, TreeTransition, Votes, fit_transition, label_quality, posterior, read_tree
-from truemorph.bias.checks.calibration import calibration
+from truemorph import (
+    Asked,
+    ConstantTransition,
+    DebiasedLoss,
+    TreeTransition,
+    Votes,
+    calibration,
+    fit_transition,
+    label_quality,
+    posterior,
+    read_tree,
+)
 from truemorph.bias.curves.families import transition_from_dict
-from truemorph.bias.curves.formulas import ConstantTransition
 from truemorph.errors import InputError
-from truemorph.questions import Asked
 
 TREE = read_tree("gz2")
 OF_PATHS = ("smooth", "edge-on", "no bar", "bar", "smooth")  # artifacts count as smooth

@@ -8,11 +8,11 @@ import pytest
 
 from catalogs.made_up import full, refused
 from conftest import codes
+from truemorph import measure_bias, write_table
 from truemorph.catalogs.catalogue import read_catalogue, rows_where
 from truemorph.catalogs.question_gold import gold_classes
-from truemorph.commands.bias import measure_bias
 from truemorph.errors import InputError
-from truemorph.tables import CatalogTable, write_table
+from truemorph.tables import CatalogTable
 
 FRAME = pl.DataFrame(
     {

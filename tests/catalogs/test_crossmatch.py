@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from catalogs.made_up import GZ2, IDS, full, refused
 from conftest import codes
+from truemorph import prepare_catalogue, write_table
 from truemorph import prepare_catalogue as prepare
 from truemorph.catalogs.crossmatch import Join, describe, join_tables, match_ids, match_sky
 from truemorph.catalogs.mapping import read_mapping
-from truemorph.commands.prepare import prepare_catalogue
 from truemorph.errors import InputError
-from truemorph.tables import CatalogTable, write_table
+from truemorph.tables import CatalogTable
 
 ids = st.lists(st.integers(-(2**63), 2**63 - 1), max_size=40, unique=True)
 

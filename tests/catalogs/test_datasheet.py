@@ -3,9 +3,9 @@
 import numpy as np
 import polars as pl
 
+from truemorph import Finding
 from truemorph.catalogs.crossmatch import match_ids
 from truemorph.catalogs.datasheet import datasheet
-from truemorph.findings import Finding
 from truemorph.tables import CatalogTable
 
 FUNNEL = [("rows in", 12_000), ("no votes", -1_500), ("near", 0), ("no radius", -10_300), ("rows out", 200)]

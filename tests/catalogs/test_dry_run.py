@@ -6,7 +6,7 @@ from polars.testing import assert_frame_equal
 
 from catalogs.made_up import T01
 from catalogs.test_presets import TABLES, frame_of
-from truemorph.commands.prepare import prepare_catalogue
+from truemorph import prepare_catalogue
 from truemorph.questions import packaged_trees
 
 N = 60

@@ -5,10 +5,16 @@ import polars as pl
 import pytest
 
 from conftest import codes
-from truemorph import ReportOptions, label_galaxies, simulate_catalogue, train_classifier, write_report
-from truemorph.commands.bias import measure_bias
-from truemorph.commands.prepare import prepare_catalogue
-from truemorph.commands.transition import estimate_transition
+from truemorph import (
+    ReportOptions,
+    estimate_transition,
+    label_galaxies,
+    measure_bias,
+    prepare_catalogue,
+    simulate_catalogue,
+    train_classifier,
+    write_report,
+)
 from truemorph.errors import InputError
 
 RULE = "applies: kind >= 1; bar: kind = 2"

@@ -7,22 +7,26 @@ import polars as pl
 import pytest
 
 from conftest import codes
-from truemorph.bias.estimate import Estimate
-from truemorph.bias.files import load_transition
-from truemorph.bias.likelihood import posterior
+from truemorph import (
+    Asked,
+    Estimate,
+    ReportOptions,
+    estimate_transition,
+    label_galaxies,
+    load_transition,
+    measure_bias,
+    posterior,
+    prepare_catalogue,
+    read_tree,
+    train_classifier,
+    write_report,
+)
 from truemorph.catalogs.paths import path_observations
 from truemorph.catalogs.question_gold import gold_of_question
-from truemorph.commands.bias import measure_bias
-from truemorph.commands.label import label_galaxies
-from truemorph.commands.prepare import prepare_catalogue
-from truemorph.commands.report import write_report
-from truemorph.commands.train import train_classifier
-from truemorph.commands.transition import estimate_transition
 from truemorph.errors import InputError
 from truemorph.gold.plan import PlanOptions, make_plan
-from truemorph.questions import Asked, columns_of, packaged_trees, read_tree
+from truemorph.questions import columns_of, packaged_trees
 from truemorph.report.measures import bins_of
-from truemorph.report.options import ReportOptions
 
 GZ2 = read_tree("gz2")
 RULES = "applies: kind >= 1; bar: kind = 2"

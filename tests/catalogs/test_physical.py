@@ -7,7 +7,8 @@ from astropy import units as u
 from astropy.table import MaskedColumn
 
 from catalogs.made_up import refused
-from truemorph.catalogs.physical import absolute_magnitude, physical_radius_kpc, resolution, transverse_distance_mpc
+from truemorph import resolution
+from truemorph.catalogs.physical import absolute_magnitude, physical_radius_kpc, transverse_distance_mpc
 
 
 def test_sizes_and_magnitudes_equal_golden_numbers():

@@ -13,10 +13,11 @@ import truemorph as tm
 from catalogs.made_up import DISK, GZ2, IDS, SMOOTH, full, noted, photometry, refused, votes
 from conftest import codes
 from truemorph import prepare_catalogue as prepare
+from truemorph import write_table
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.crossmatch import Join
 from truemorph.catalogs.prepare import write_preparation
-from truemorph.tables import CatalogTable, write_table
+from truemorph.tables import CatalogTable
 
 COUNTED = {"smooth_fraction": False, "smooth_votes": "s", "disk_votes": "d", "vote_count": "total"}
 COUNTED = {**GZ2, "columns": COUNTED}

@@ -8,16 +8,25 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from conftest import codes, run
-from truemorph.bias.curves.formulas import MatrixTransition, RayleighTransition, WeibullTransition
-from truemorph.bias.fitting import fit_transition
+from truemorph import (
+    Asked,
+    MatrixTransition,
+    RayleighTransition,
+    Votes,
+    WeibullTransition,
+    fit_transition,
+    label_galaxies,
+    load,
+    read_table,
+    read_tree,
+    simulate_catalogue,
+    train_classifier,
+    write_table,
+)
 from truemorph.catalogs.catalogue import read_catalogue
-from truemorph.classifiers.checkpoint import load, save_classifier
-from truemorph.commands.label import label_galaxies
-from truemorph.commands.train import train_classifier
+from truemorph.classifiers.checkpoint import save_classifier
 from truemorph.errors import InputError
-from truemorph.questions import Asked, Votes, read_tree
-from truemorph.simulate.catalogues import simulate_catalogue
-from truemorph.tables import CatalogTable, read_table, write_table
+from truemorph.tables import CatalogTable
 
 FEATURES = ("bulge_fraction", "x2", "x3")
 DCV14 = {"preset": "dcv14", "settings": {"features": FEATURES, "folds": 2}}

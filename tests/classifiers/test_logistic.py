@@ -7,10 +7,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from conftest import flipped_labels
-from truemorph.bias.curves.formulas import RayleighTransition
-from truemorph.bias.fitting import fit_transition
+from truemorph import DebiasedLogisticRegression, RayleighTransition, fit_transition
 from truemorph.bias.likelihood import label_evidence
-from truemorph.classifiers.logistic import DebiasedLogisticRegression
 from truemorph.findings import FindingWarning
 
 THETA = 10.0

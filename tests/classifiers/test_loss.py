@@ -7,8 +7,7 @@ import torch
 from astropy.table import QTable
 from torch.nn.functional import cross_entropy
 
-from truemorph.bias.curves.formulas import MatrixTransition, RayleighTransition
-from truemorph.classifiers.loss import DebiasedLoss
+from truemorph import DebiasedLoss, MatrixTransition, RayleighTransition
 from truemorph.errors import InputError
 
 THETA = 11.25

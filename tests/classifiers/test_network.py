@@ -13,9 +13,8 @@ from safetensors.torch import save_file
 from timm.models.resnet import Bottleneck
 
 from conftest import stripes, tiny
-from truemorph.bias.curves.formulas import MatrixTransition, RayleighTransition
-from truemorph.classifiers.checkpoint import load, save_classifier
-from truemorph.classifiers.loss import DebiasedLoss
+from truemorph import DebiasedLoss, MatrixTransition, RayleighTransition, load
+from truemorph.classifiers.checkpoint import save_classifier
 from truemorph.classifiers.members import TrainingRows, train_members
 from truemorph.classifiers.module import DebiasedModule, across_devices, fit_temperature
 from truemorph.classifiers.network import GalaxyNetwork

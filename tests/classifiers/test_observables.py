@@ -7,19 +7,23 @@ import torch
 from scipy.special import expit
 
 from conftest import codes
-from truemorph.bias.curves.formulas import RayleighTransition
-from truemorph.bias.curves.logistic import LogisticTransition
-from truemorph.bias.fitting import fit_transition
-from truemorph.bias.likelihood import posterior
+from truemorph import (
+    DebiasedLogisticRegression,
+    DebiasedLoss,
+    LogisticTransition,
+    RayleighTransition,
+    estimate_transition,
+    fit_transition,
+    label_galaxies,
+    posterior,
+    read_table,
+    simulate_catalogue,
+    train_classifier,
+    write_table,
+)
 from truemorph.catalogs.catalogue import read_catalogue
-from truemorph.classifiers.logistic import DebiasedLogisticRegression
-from truemorph.classifiers.loss import DebiasedLoss
-from truemorph.commands.label import label_galaxies
-from truemorph.commands.train import train_classifier
-from truemorph.commands.transition import estimate_transition
 from truemorph.errors import InputError
-from truemorph.simulate.catalogues import simulate_catalogue
-from truemorph.tables import CatalogTable, read_table, write_table
+from truemorph.tables import CatalogTable
 
 pytestmark = pytest.mark.slow
 

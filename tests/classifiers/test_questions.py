@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import truemorph as tm
-from truemorph.bias.likelihood import posterior
+from truemorph import posterior
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.paths import path_observations
 from truemorph.classifiers.callbacks import Unfinished

@@ -16,16 +16,15 @@ import torch
 from safetensors.numpy import load_file
 
 from conftest import TINY, stripes, tiny
-from truemorph.bias.curves.formulas import RayleighTransition
+from truemorph import Classifier, RayleighTransition, load, read_table, train_classifier, write_table
 from truemorph.classifiers.callbacks import AtomicCheckpoints, Unfinished
-from truemorph.classifiers.checkpoint import load, save_classifier
-from truemorph.classifiers.classifier import Classifier, describe
+from truemorph.classifiers.checkpoint import save_classifier
+from truemorph.classifiers.classifier import describe
 from truemorph.classifiers.members import train_members
 from truemorph.classifiers.module import DebiasedModule
-from truemorph.commands.train import train_classifier
 from truemorph.config import training_config
 from truemorph.errors import CheckpointError, InputError
-from truemorph.tables import CatalogTable, read_table, write_table
+from truemorph.tables import CatalogTable
 
 SETTINGS = {"image_size": 16, "epochs": 2, "dropout": 0.3, "rotation": "any", "shift": 0.05, "accumulate": 2}
 

@@ -10,9 +10,7 @@ from astropy.io import fits
 
 import truemorph as tm
 from conftest import TINY, run
-from truemorph.bias.curves.formulas import MatrixTransition
-from truemorph.classifiers.checkpoint import load
-from truemorph.commands.train import train_classifier
+from truemorph import MatrixTransition, load, train_classifier
 from truemorph.config import RunConfig, TrainingConfig, options_in, run_config, run_toml
 from truemorph.errors import InputError
 from truemorph.images.decode import decode

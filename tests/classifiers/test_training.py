@@ -11,14 +11,13 @@ import pytest
 
 import truemorph as tm
 from conftest import codes, stripes, tiny
-from truemorph.bias.curves.formulas import MatrixTransition, RayleighTransition
-from truemorph.classifiers.checkpoint import load, save_classifier
+from truemorph import Finding, MatrixTransition, RayleighTransition, load, read_table, write_table
+from truemorph.classifiers.checkpoint import save_classifier
 from truemorph.classifiers.members import TrainingRows, train_members
 from truemorph.classifiers.train import train_on_catalogue
 from truemorph.config import RunConfig, training_config
 from truemorph.errors import CheckpointError, InputError, TruemorphError
-from truemorph.findings import Finding
-from truemorph.tables import CatalogTable, read_table, write_table
+from truemorph.tables import CatalogTable
 
 pytestmark = pytest.mark.slow
 

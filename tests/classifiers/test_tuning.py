@@ -9,7 +9,7 @@ import torch
 
 import truemorph as tm
 from conftest import TINY, codes, stripes, tiny
-from truemorph.bias.curves.formulas import ConstantTransition, MatrixTransition, RayleighTransition
+from truemorph import ConstantTransition, MatrixTransition, RayleighTransition, write_table
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.classifiers import tuning
 from truemorph.classifiers.classifier import contradictions
@@ -21,7 +21,7 @@ from truemorph.classifiers.tuning import recalibration
 from truemorph.config import run_config
 from truemorph.errors import InputError
 from truemorph.questions import heads_of
-from truemorph.tables import CatalogTable, write_table
+from truemorph.tables import CatalogTable
 
 HALF = ConstantTransition(flip=0.5)
 SETTINGS = {"image_size": 16, "rotation": "none", "flip": False, "shift": 0.0, "epochs": 4, "learning_rate": 3e-3}

@@ -5,9 +5,9 @@ import polars as pl
 import torch
 
 from conftest import tiny
+from truemorph import Classifier, RayleighTransition
 from truemorph.bias.curves.families import transition_to_dict
-from truemorph.bias.curves.formulas import RayleighTransition
-from truemorph.classifiers.classifier import Classifier, describe
+from truemorph.classifiers.classifier import describe
 from truemorph.classifiers.network import GalaxyNetwork
 from truemorph.images.transforms import normalise
 from truemorph.questions import heads_of

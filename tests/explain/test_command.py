@@ -10,10 +10,10 @@ from astropy.table import Table
 
 from conftest import run
 from explain.conftest import model_of
+from truemorph import explain_classifier, write_table
 from truemorph.catalogs.catalogue import image_folder, read_catalogue
 from truemorph.classifiers.checkpoint import save_classifier
-from truemorph.commands.explain import explain_classifier
-from truemorph.tables import CatalogTable, write_table
+from truemorph.tables import CatalogTable
 
 
 @pytest.fixture(scope="module")

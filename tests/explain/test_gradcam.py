@@ -8,9 +8,9 @@ import torch
 from torch.nn.functional import interpolate
 
 from explain.conftest import model_of, pictures
-from truemorph.classifiers.classifier import Classifier
+from truemorph import Classifier, GradCam
 from truemorph.errors import InputError
-from truemorph.explain.gradcam import GradCam, Grid, upsampled
+from truemorph.explain.gradcam import Grid, upsampled
 from truemorph.images.transforms import normalise
 
 # Backbone, image width, layer, cells, tensor layout, tokens that are not patches.

@@ -5,8 +5,8 @@ import pytest
 from scipy.stats import spearmanr
 
 from explain.conftest import model_of, pictures
+from truemorph import GradCam
 from truemorph.errors import InputError
-from truemorph.explain.gradcam import GradCam
 from truemorph.explain.sanity_check import Randomisation, randomise, rank_correlations
 
 

@@ -6,11 +6,11 @@ import pytest
 from PIL import Image
 
 from explain.conftest import model_of, pictures
+from truemorph import Asked, GradCam, read_tree
 from truemorph.errors import InputError
-from truemorph.explain.gradcam import GradCam, upsampled
+from truemorph.explain.gradcam import upsampled
 from truemorph.explain.profiles import RADIUS, radial_profiles
 from truemorph.explain.study import PIXELS, RADII, Galaxies, compare, explain, galaxies_of
-from truemorph.questions import Asked, read_tree
 
 N = 24
 

@@ -7,9 +7,9 @@ import polars as pl
 import pytest
 
 import truemorph as tm
+from truemorph import read_table
 from truemorph.gold.answers import record_answer
 from truemorph.gold.plan import read_plan
-from truemorph.tables import read_table
 
 WORDS = {0: "smooth", 1: "disk"}
 # Classes of the question about bars.

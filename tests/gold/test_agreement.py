@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from truemorph.bias.curves.formulas import RayleighTransition
+from truemorph import RayleighTransition
 from truemorph.gold.agreement import agreement, combined, experts_curve, fleiss_kappa
 
 CHOICES = ("smooth", "disk", "unclear", "artefact")

@@ -9,9 +9,9 @@ from contextlib import ExitStack
 import polars as pl
 import pytest
 
+from truemorph import read_tree
 from truemorph.gold.answers import read_answers
 from truemorph.gold.plan import read_plan
-from truemorph.questions import read_tree
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytest.importorskip("uvicorn", reason="uvicorn is not installed")

@@ -12,12 +12,10 @@ import pytest
 import truemorph as tm
 from conftest import codes, run
 from gold.conftest import WORDS, give
-from truemorph.commands.gold import export_gold
+from truemorph import export_gold, read_table, simulate_catalogue, write_table
 from truemorph.errors import InputError
 from truemorph.gold.plan import read_plan
 from truemorph.gold.session import open_session
-from truemorph.simulate.catalogues import simulate_catalogue
-from truemorph.tables import read_table, write_table
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from sklearn.metrics import cohen_kappa_score
 import truemorph as tm
 from conftest import codes, run
 from gold.conftest import ENDS, give, prepared
+from truemorph import Asked, read_tree
 from truemorph.bias.binning import Bins
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.errors import InputError
@@ -20,7 +21,7 @@ from truemorph.gold.plan import PlanOptions, make_plan, read_plan
 from truemorph.gold.server import make_app
 from truemorph.gold.session import open_session
 from truemorph.gold.strata import Strata
-from truemorph.questions import SMOOTH_OR_DISK, Asked, Quantity, read_tree
+from truemorph.questions import SMOOTH_OR_DISK, Quantity
 from truemorph.tables import CatalogTable
 
 GZ2 = read_tree("gz2")

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from conftest import stripes, tiny
+from truemorph import Classifier, RayleighTransition, load
 from truemorph.bias.curves.families import transition_to_dict
-from truemorph.bias.curves.formulas import RayleighTransition
-from truemorph.classifiers.checkpoint import load, save_classifier
-from truemorph.classifiers.classifier import Classifier, describe
+from truemorph.classifiers.checkpoint import save_classifier
+from truemorph.classifiers.classifier import describe
 from truemorph.classifiers.engines import engine_for
 from truemorph.classifiers.network import GalaxyNetwork
 from truemorph.images.decode import load_image

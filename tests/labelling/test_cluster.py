@@ -10,10 +10,9 @@ import polars as pl
 import pytest
 
 from conftest import codes
-from truemorph.commands.label import label_galaxies
+from truemorph import label_galaxies, read_table
 from truemorph.errors import InputError, TruemorphError
 from truemorph.labelling import cluster
-from truemorph.tables import read_table
 
 from images.test_tiles import positions, survey  # isort: skip
 from labelling.conftest import tars  # isort: skip

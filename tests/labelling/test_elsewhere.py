@@ -9,10 +9,9 @@ import pytest
 
 import truemorph as tm
 from conftest import codes
-from truemorph.classifiers.checkpoint import load
+from truemorph import load, read_table
 from truemorph.io import read_json
 from truemorph.labelling import sources
-from truemorph.tables import read_table
 
 
 def another(n, seed, disks=0.5, shift=0.0):

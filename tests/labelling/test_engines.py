@@ -12,14 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from truemorph.classifiers.checkpoint import load
+from truemorph import export_model, load, read_table
 from truemorph.classifiers.engines import Unusable, engine_for
 from truemorph.classifiers.engines.representation import networks_of
 from truemorph.classifiers.network import multiplies_bf16
-from truemorph.commands.export import export_model
 from truemorph.errors import InputError
 from truemorph.io import cache_folder
-from truemorph.tables import read_table
 
 
 @pytest.fixture(scope="module")

@@ -13,14 +13,13 @@ from hypothesis import strategies as st
 from scipy.special import expit
 
 from conftest import TINY
-from truemorph.classifiers.checkpoint import load, save_classifier
+from truemorph import label_galaxies, load, train_classifier, write_table
+from truemorph.classifiers.checkpoint import save_classifier
 from truemorph.classifiers.engines import engine_for, int8
 from truemorph.classifiers.engines.int8 import Alignment, compare
-from truemorph.commands.label import label_galaxies
-from truemorph.commands.train import train_classifier
 from truemorph.errors import InputError
 from truemorph.labelling.sources import open_source, proof_of
-from truemorph.tables import CatalogTable, write_table
+from truemorph.tables import CatalogTable
 
 
 def both(p):

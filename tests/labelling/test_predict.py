@@ -8,17 +8,14 @@ import pytest
 from scipy.special import expit
 
 from conftest import codes
+from truemorph import Classifier, Finding, RayleighTransition, label_galaxies, posterior, read_table, write_table
 from truemorph.bias.curves.families import transition_to_dict
-from truemorph.bias.curves.formulas import RayleighTransition
-from truemorph.bias.likelihood import posterior
-from truemorph.classifiers.classifier import Classifier, describe
-from truemorph.commands.label import label_galaxies
+from truemorph.classifiers.classifier import describe
 from truemorph.config import training_config
 from truemorph.errors import InputError
-from truemorph.findings import Finding
 from truemorph.io import write_json
 from truemorph.labelling import sources
-from truemorph.tables import CatalogTable, read_table, write_table
+from truemorph.tables import CatalogTable
 
 T = RayleighTransition(10.0)
 

@@ -13,11 +13,10 @@ import polars.selectors as cs
 import pytest
 
 from conftest import codes
+from truemorph import label_galaxies, read_table
 from truemorph.classifiers.engines import engine_for
-from truemorph.commands.label import label_galaxies
 from truemorph.errors import InputError, TruemorphError
 from truemorph.labelling import output
-from truemorph.tables import read_table
 
 from labelling.conftest import tars, write_tar  # isort: skip
 

@@ -13,14 +13,12 @@ import pytest
 from astropy.io import fits
 
 from conftest import codes
-from truemorph.bias.curves.formulas import RayleighTransition
-from truemorph.bias.likelihood import posterior
+from truemorph import RayleighTransition, label_galaxies, posterior, read_table, write_table
 from truemorph.classifiers.engines import engine_for
-from truemorph.commands.label import label_galaxies
 from truemorph.errors import InputError
 from truemorph.labelling import parts, sources
 from truemorph.labelling.parts import tar_batches
-from truemorph.tables import CatalogTable, read_table, write_table
+from truemorph.tables import CatalogTable
 
 from labelling.conftest import tars, write_folder, write_tar  # isort: skip
 

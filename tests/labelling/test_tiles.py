@@ -11,16 +11,12 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from conftest import codes
-from truemorph.classifiers.checkpoint import load
-from truemorph.commands.label import label_galaxies
-from truemorph.commands.prepare import prepare_catalogue
-from truemorph.commands.train import train_classifier
+from truemorph import label_galaxies, load, prepare_catalogue, read_table, train_classifier
 from truemorph.errors import InputError
 from truemorph.images.tiles import INCOMPLETE, OUTSIDE, UNUSABLE, open_tiles
 from truemorph.labelling import hats
 from truemorph.labelling.hats import NO_POSITION, healpix_29, write_hats
 from truemorph.labelling.sources import SourceOptions, open_source
-from truemorph.tables import read_table
 
 from images.test_tiles import positions, survey  # isort: skip
 from labelling.test_sources import as_hats  # isort: skip

@@ -9,9 +9,7 @@ import polars as pl
 import pytest
 
 from conftest import codes
-from truemorph.bias.checks.diagnostics import compare_families, confounding_check
-from truemorph.bias.fitting import fit_transition
-from truemorph.bias.fractions import debiased_fractions
+from truemorph import compare_families, confounding_check, debiased_fractions, fit_transition
 
 DRAWS, GOLD = 20, 500
 PAPERS, LATE = -3, 1

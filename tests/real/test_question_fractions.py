@@ -7,9 +7,8 @@ import numpy as np
 import polars as pl
 import pytest
 
+from truemorph import Votes, debiased_fractions, read_tree
 from truemorph.bias.binning import Bins
-from truemorph.bias.fractions import debiased_fractions
-from truemorph.questions import Votes, read_tree
 
 DRAWS = 40
 

@@ -5,9 +5,9 @@ import polars as pl
 import pytest
 
 import truemorph as tm
+from truemorph import ReportOptions
 from truemorph import prepare_catalogue as prepare
 from truemorph.catalogs.prepare import write_preparation
-from truemorph.report.options import ReportOptions
 from truemorph.report.writing import make_report
 
 pytestmark = pytest.mark.slow

@@ -11,11 +11,7 @@ import polars as pl
 import pytest
 from astropy.cosmology import FlatLambdaCDM
 
-from truemorph.bias.checks.calibration import calibration
-from truemorph.bias.fitting import fit_transition
-from truemorph.commands.bias import measure_bias
-from truemorph.commands.prepare import prepare_catalogue
-from truemorph.questions import Asked, Votes, read_tree
+from truemorph import Asked, Votes, calibration, fit_transition, measure_bias, prepare_catalogue, read_tree
 
 # Standard deviation of the PSF of HST's ACS, in arcsec.
 SIGMA = 0.1 / 2.3548

@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from truemorph.questions import Votes, read_tree
+from truemorph import Votes, read_tree
 
 # Shares of galaxies of Galaxy Zoo 2 for which the numbers are equal: a few volunteers left out a question.
 EQUAL = {"edge-on": 0.98, "odd": 0.96, "roundness": 0.96}

@@ -4,9 +4,8 @@ import numpy as np
 import polars as pl
 import pytest
 
+from truemorph import cv14, fit_transition
 from truemorph import prepare_catalogue as prepare
-from truemorph.bias.fitting import fit_transition
-from truemorph.bias.metrics.label_bias import cv14
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from truemorph.findings import Finding
+from truemorph import Finding
 from truemorph.report.gallery import jpeg_source
 from truemorph.report.page import Galaxy, Gallery, Illustration, Light, Page, Pair, Section, Table, write_page
 

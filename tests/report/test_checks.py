@@ -7,17 +7,15 @@ import polars as pl
 import pytest
 
 from conftest import flipped_labels
+from truemorph import Classifier, MatrixTransition, RayleighTransition, ReportOptions
 from truemorph.bias.curves.families import transition_to_dict
-from truemorph.bias.curves.formulas import MatrixTransition, RayleighTransition
 from truemorph.bias.estimate import Context, make_estimate
 from truemorph.bias.sample import Sample
 from truemorph.catalogs.label_sets import LabelSet
-from truemorph.classifiers.classifier import Classifier
 from truemorph.config import PRESETS
 from truemorph.questions import SMOOTH_OR_DISK, Head, Quantity
 from truemorph.report.evidence import OBSERVED, Evidence, Model
 from truemorph.report.lights import DATA, lights
-from truemorph.report.options import ReportOptions
 from truemorph.report.page import in_order, verdict
 from truemorph.report.writing import sentences
 from truemorph.tables import CatalogTable

@@ -7,8 +7,7 @@ import polars as pl
 import pytest
 
 import truemorph as tm
-from truemorph.bias.estimate import Estimate
-from truemorph.simulate import simulate_catalogue
+from truemorph import Estimate, simulate_catalogue
 
 SHOWN = {"corrected": "fraction", "stderr": "stderr", "lowest": "low", "highest": "high", "labelled": "labelled"}
 

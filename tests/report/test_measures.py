@@ -6,7 +6,7 @@ import pytest
 from sklearn import metrics
 
 from conftest import confounded_labels
-from truemorph.bias.metrics.label_bias import cv14, cv18
+from truemorph import cv14, cv18
 from truemorph.bias.metrics.scores import calibration_error
 from truemorph.catalogs.label_sets import LabelSet, fractions_by
 from truemorph.questions import SMOOTH_OR_DISK

@@ -11,7 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from truemorph.findings import Finding
+from truemorph import Finding, read_table
 from truemorph.report.gallery import AFTER, CHANGE, changed_to, choose, jpeg_source
 from truemorph.report.page import (
     Illustration,
@@ -24,7 +24,6 @@ from truemorph.report.page import (
     verdict,
     write_illustrations,
 )
-from truemorph.tables import read_table
 
 NOTE, CAUTION = Finding("b", "note", "By the way."), Finding("a", "caution", "Too few. Quite.", "Add.")
 PROBLEM = Finding("c", "problem", "It is wrong. Very.", "Mend it.")

@@ -6,23 +6,30 @@ import numpy as np
 import polars as pl
 import pytest
 
+from truemorph import (
+    Asked,
+    Classifier,
+    Estimate,
+    MatrixTransition,
+    ReportOptions,
+    debiased_fractions,
+    estimate_transition,
+    posterior,
+    prepare_catalogue,
+    read_table,
+    read_tree,
+    write_report,
+    write_table,
+)
 from truemorph.bias.curves.families import transition_to_dict
-from truemorph.bias.curves.formulas import MatrixTransition
-from truemorph.bias.estimate import Estimate
-from truemorph.bias.fractions import debiased_fractions
-from truemorph.bias.likelihood import posterior
 from truemorph.catalogs.paths import path_labels, path_observations
-from truemorph.classifiers.classifier import Classifier, describe
-from truemorph.commands.prepare import prepare_catalogue
-from truemorph.commands.report import write_report
-from truemorph.commands.transition import estimate_transition
+from truemorph.classifiers.classifier import describe
 from truemorph.config import training_config
 from truemorph.errors import InputError
-from truemorph.questions import Asked, columns_of, heads_of, read_tree
+from truemorph.questions import columns_of, heads_of
 from truemorph.report.gallery import PICTURE, changed_galaxies
 from truemorph.report.gather import gather
-from truemorph.report.options import ReportOptions
-from truemorph.tables import CatalogTable, read_table, write_table
+from truemorph.tables import CatalogTable
 
 
 @pytest.fixture(scope="module")

@@ -10,16 +10,13 @@ from markupsafe import escape
 
 import truemorph as tm
 from conftest import run, tiny
+from truemorph import ReportOptions, label_galaxies, load, read_table, simulate_catalogue, write_table
 from truemorph.bias.metrics.scores import balanced_accuracy
 from truemorph.catalogs.catalogue import read_catalogue
-from truemorph.classifiers.checkpoint import load
 from truemorph.classifiers.train import train_on_catalogue
-from truemorph.commands.label import label_galaxies
 from truemorph.config import RunConfig
-from truemorph.report.options import ReportOptions
 from truemorph.report.writing import make_report
-from truemorph.simulate import simulate_catalogue
-from truemorph.tables import CatalogTable, read_table, write_table
+from truemorph.tables import CatalogTable
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from truemorph.bias.metrics.label_bias import cv14
+from truemorph import ReproduceOptions, cv14
 from truemorph.bias.mixture import bins_of_64
 from truemorph.catalogs.label_sets import LabelSet
 from truemorph.classifiers.network import GalaxyNetwork
@@ -20,7 +20,7 @@ from truemorph.reproduce.architecture import layers_of
 from truemorph.reproduce.catalogue import missing_archives
 from truemorph.reproduce.experiment import run_experiment
 from truemorph.reproduce.models import network_config
-from truemorph.reproduce.options import Inputs, ReproduceOptions
+from truemorph.reproduce.options import Inputs
 from truemorph.reproduce.paper import SAMPLE, SPLIT, TABLE_1
 from truemorph.reproduce.stages import Lacks, Stage, Work, run_stages
 from truemorph.reproduce.statements import AGREES, CONTRADICTS, OPEN, Difference, Statement, statements

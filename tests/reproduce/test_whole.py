@@ -13,11 +13,9 @@ from sklearn.metrics import accuracy_score, precision_score
 from archives.server import Observatory
 from archives.simulated import write_archive
 from conftest import run
+from truemorph import cv18, fit_transition, read_table
 from truemorph.archives import gz2, hst, sdss, simard
-from truemorph.bias.fitting import fit_transition
-from truemorph.bias.metrics.label_bias import cv18
 from truemorph.reproduce.experiment import all_stages
-from truemorph.tables import read_table
 
 pytestmark = pytest.mark.slow
 NAMES = [stage.name for stage in all_stages(2)]

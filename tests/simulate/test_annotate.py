@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from truemorph.bias.curves.formulas import FiskTransition, MatrixTransition, RayleighTransition, WeibullTransition
+from truemorph import FiskTransition, MatrixTransition, RayleighTransition, WeibullTransition
 from truemorph.errors import InputError
 from truemorph.simulate.annotate import image_votes, observed_labels, vote_fractions
 from truemorph.simulate.pictures import render

@@ -5,8 +5,9 @@ import polars as pl
 import pytest
 import simplejpeg
 
+from truemorph import degrade
 from truemorph.errors import InputError
-from truemorph.images.degrade import degrade, moffat_transfer
+from truemorph.images.degrade import moffat_transfer
 from truemorph.images.stretch import unstretch
 from truemorph.simulate.pictures import CENTRAL_R90, FIELD_R90, components, render, write_jpegs
 from truemorph.simulate.population import at_resolution, simulate_galaxies

@@ -5,9 +5,7 @@ import polars as pl
 import pytest
 from scipy.stats import ks_2samp, spearmanr
 
-from truemorph.bias.curves.formulas import RayleighTransition
-from truemorph.bias.fitting import fit_transition
-from truemorph.catalogs.physical import resolution
+from truemorph import RayleighTransition, fit_transition, resolution
 from truemorph.simulate.annotate import observed_labels
 from truemorph.simulate.pictures import sersic_light
 from truemorph.simulate.population import aperture_radii, bulge_axis_ratio, light_inside, sersic_area, simulate_galaxies
