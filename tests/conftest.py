@@ -2,7 +2,9 @@
 
 import os
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib
 import numpy as np
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from truemorph import RayleighTransition
 from truemorph import prepare_catalogue as prepare
 from truemorph.catalogs.prepare import write_preparation
+from truemorph.classifiers import engines
 from truemorph.commands.demo import write_simulated
 from truemorph.config import PRESETS, TrainingConfig
 
@@ -33,6 +36,14 @@ def cache_of_tests(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MPLCONFIGDIR", matplotlib.get_cachedir())  # making its list of fonts takes seconds
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def engine_torch():
+    """Engine "auto" is torch, on the CPU: converting networks for OpenVINO takes seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engines, "_uses_gpu", lambda device: True)
         yield
 
 
@@ -57,6 +68,12 @@ def catalogue(simulated, tmp_path_factory):
     """Prepared catalogue of the simulated galaxies."""
     prepared = prepare(simulated / "votes.csv", images=simulated / "images", gold="truth")
     return write_preparation(prepared, tmp_path_factory.mktemp("catalogue") / "catalogue.parquet").out
+
+
+@pytest.fixture
+def demo_in_this_process(monkeypatch):
+    """Let the demo train its models one after the other, without new processes."""
+    monkeypatch.setattr("truemorph.commands.demo.worker_pool", lambda models: nullcontext(SimpleNamespace(map=map)))
 
 
 @pytest.fixture(scope="session")
@@ -146,6 +163,17 @@ def codes(result):
     return [finding.code for finding in result.findings]
 
 
+def assert_represented(result):
+    """Assert that a result has all its representations, and that the text is short."""
+    assert len(repr(result)) < 2000
+    shown = result._repr_html_()
+    assert shown.startswith("<pre>")
+    assert all(code in shown for code in codes(result))
+    assert result.to_dict()
+    assert len(result.to_table())
+    assert result.plot() is not None
+
+
 def run(capsys, *arguments):
     """Run a command; return exit status, stdout and stderr."""
     try:
@@ -157,6 +185,20 @@ def run(capsys, *arguments):
         status = stop.code or 0
     captured = capsys.readouterr()
     return status, captured.out, captured.err
+
+
+def done(capsys, *arguments):
+    """Run a command that succeeds; return what it printed to stdout."""
+    status, out, err = run(capsys, *arguments)
+    assert status == 0, err
+    return out
+
+
+def refused(capsys, *arguments):
+    """Run a command that ends with status 2, one line on stderr and nothing on stdout; return the line."""
+    status, out, err = run(capsys, *arguments)
+    assert (status, out, err.count("\n")) == (2, "", 1), (arguments, err)
+    return err
 
 
 def pytest_collection_modifyitems(items):

@@ -96,7 +96,7 @@ def test_every_problem_and_caution_is_tested_or_has_a_reason_why_not():
 # Worlds, and estimates without the range over trends, which takes seconds.
 
 
-def arrays(n, seed, **world):
+def arrays(n=2000, seed=1, **world):
     """Labels, α, gold labels (-1 if unknown) and truth of `simulate_catalogue`."""
     table = tm.simulate_catalogue(n, seed, **world)
     return tuple(table[name].fill_null(-1).to_numpy() for name in ("label", "alpha", "gold", "truth"))
@@ -160,7 +160,7 @@ def test_leaving_out_galaxies_that_could_not_get_a_gold_label_mends_them():
 @pytest.mark.parametrize("planned", [False, True])
 @advice("gold-not-random", "problem")
 def test_gold_labels_of_random_or_planned_galaxies_mend_those_of_disks(planned):
-    labels, alpha, _, truth = arrays(3000, 1)
+    labels, alpha, _, truth = arrays(3000)
     chosen = np.random.default_rng(11).random(3000) < np.where(labels == 1, 0.12, 0.03)
     before = estimate(catalogue(labels, alpha, gold=np.where(chosen, truth, -1)), gold="gold")
     if not planned:
@@ -187,7 +187,7 @@ def test_probabilities_of_selection_mend_gold_labels_that_differ_in_a_column():
 
 @advice("gold-equals-labels")
 def test_classes_from_experts_instead_of_copies_of_the_labels():
-    labels, alpha, _, truth = arrays(2000, 1)
+    labels, alpha, _, truth = arrays()
     return tuple(tm.debiased_fractions(labels, alpha, gold=some_known(one, 0.1, 1)) for one in (labels, truth))
 
 
@@ -195,7 +195,7 @@ def test_classes_from_experts_instead_of_copies_of_the_labels():
 @pytest.mark.parametrize("more", [True, False])
 @advice("gold-gap")
 def test_gold_labels_in_the_gap_or_a_selection_without_it(more):
-    labels, alpha, gold, _ = arrays(2000, 1, gold=200)
+    labels, alpha, gold, _ = arrays(gold=200)
     table = catalogue(labels, alpha, gold=np.where(alpha < 10, -1, gold))
     if more:
         return estimate(table, gold="gold"), estimate(catalogue(labels, alpha, gold=gold), gold="gold")
@@ -204,7 +204,7 @@ def test_gold_labels_in_the_gap_or_a_selection_without_it(more):
 
 @advice("gold-cannot-reach")
 def test_a_selection_of_galaxies_that_could_get_a_gold_label():
-    labels, alpha, _, truth = arrays(2000, 1)
+    labels, alpha, _, truth = arrays()
     rng = np.random.default_rng(11)
     chance = np.where(rng.random(2000) < 0.1, 0.0, 0.1)
     table = catalogue(labels, alpha, gold=np.where(rng.random(2000) < chance, truth, -1), gold_probability=chance)
@@ -215,7 +215,7 @@ def test_a_selection_of_galaxies_that_could_get_a_gold_label():
 @pytest.mark.parametrize("fields", [6, 0])
 @advice("gold-in-few-fields")
 def test_gold_labels_in_more_fields_or_over_the_whole_area(fields):
-    labels, alpha, _, truth = arrays(2000, 1)
+    labels, alpha, _, truth = arrays()
     rng = np.random.default_rng(11)
     ra, dec = rng.uniform(0, 60, 2000), rng.uniform(-20, 20, 2000)
     centres = [(5, 0), (15, 10), (25, -10), (35, 5), (45, -12), (55, 12)]
@@ -251,7 +251,7 @@ def test_classes_from_experts_instead_of_debiased_votes():
 @pytest.fixture
 def asked():
     """A catalogue, and how experts see a tenth of its galaxies in its images and in better ones."""
-    labels, alpha, _, truth = arrays(2000, 1)
+    labels, alpha, _, truth = arrays()
     missed = np.random.default_rng(11).random(2000) < tm.RayleighTransition(6.0).flip_probability(alpha)
     return catalogue(labels, alpha), some_known(np.where(missed, 0, truth), 0.1, 1), some_known(truth, 0.1, 1)
 
@@ -290,7 +290,7 @@ def test_better_images_show_the_disks_that_experts_miss(asked):
 
 @advice("gold-uncertain")
 def test_better_images_show_the_classes_that_people_could_not_tell():
-    labels, alpha, gold, _ = arrays(2000, 1, gold=200)
+    labels, alpha, gold, _ = arrays(gold=200)
     doubt = (gold >= 0) & (alpha < 14)
     before = tm.debiased_fractions(labels, alpha, gold=np.where(doubt, -1, gold), gold_uncertain=doubt)
     return before, tm.debiased_fractions(labels, alpha, gold=gold)
@@ -314,7 +314,7 @@ def test_gold_labels_of_a_catalogue_are_imported_into_it(asked, tmp_path):
 
 @advice("flat-fractions-assumed")
 def test_gold_labels_settle_what_labels_alone_assume():
-    labels, alpha, gold, _ = arrays(2000, 1, gold=200, drift=0.4)
+    labels, alpha, gold, _ = arrays(gold=200, drift=0.4)
     return fit(labels, alpha), fit(labels, alpha, gold=gold)
 
 
@@ -329,7 +329,7 @@ def test_gold_labels_have_a_definition():
 @pytest.mark.parametrize("instead", ["axis ratio", "gold"])
 @advice("columns-determine-alpha")
 def test_columns_that_do_not_set_alpha_or_gold_labels(instead):
-    labels, alpha, gold, _ = arrays(2000, 1, gold=200)
+    labels, alpha, gold, _ = arrays(gold=200)
     rng = np.random.default_rng(2)
     size, ratio = np.log(alpha) + 0.06 * rng.normal(size=2000), rng.random(2000)
     after = fit(labels, alpha, gold=gold) if instead == "gold" else fit(labels, alpha, intrinsic=ratio)
@@ -349,7 +349,7 @@ def test_gold_labels_or_intrinsic_columns_beside_observables(given):
 @pytest.mark.parametrize("given", ["gold", "family"])
 @advice("best-resolved-unbiased-assumed")
 def test_gold_labels_or_a_formula_instead_of_unbiased_labels_of_resolved_galaxies(given):
-    labels, alpha, gold, _ = arrays(1000, 1, gold=200)
+    labels, alpha, gold, _ = arrays(1000, gold=200)
     after = {"gold": ("monotone", {"gold": gold}), "family": ("fisk", {})}[given]
     return tuple(fit(labels, alpha, one, knots=5, **more) for one, more in (("monotone", {}), after))
 
@@ -362,13 +362,13 @@ def test_gold_labels_give_a_fraction_that_labels_put_at_a_bound():
 
 @advice("seen-at-alpha-zero")
 def test_radii_that_are_corrected_leave_no_galaxy_at_alpha_zero():
-    labels, alpha, _, _ = arrays(2000, 1)
+    labels, alpha, _, _ = arrays()
     return fit(labels, np.where(np.arange(2000) < 20, 0.0, alpha)), fit(labels, alpha)
 
 
 @advice("drift-reversed", "problem")
 def test_classes_that_are_no_longer_exchanged():
-    labels, alpha, _, _ = arrays(2000, 1)
+    labels, alpha, _, _ = arrays()
     return fit(1 - labels, alpha), fit(labels, alpha)
 
 
@@ -410,7 +410,7 @@ def test_bootstrap_errors_of_a_fit_without_errors():
 @pytest.mark.parametrize("refitted", [False, True])
 @advice("transition-unlike-labels")
 def test_alpha_in_the_unit_of_the_curve_or_a_curve_fitted_to_the_labels(refitted):
-    labels, alpha, _, _ = arrays(2000, 1)
+    labels, alpha, _, _ = arrays()
     curve = tm.RayleighTransition(11.25 / 2.3548)
     after = (alpha, fit(labels, alpha)) if refitted else (alpha / 2.3548, curve)
     return tm.debiased_fractions(labels, alpha, curve), tm.debiased_fractions(labels, *after, systematic=False)
@@ -482,7 +482,7 @@ def test_gold_labels_with_the_observable_that_t_left_out(alone, curved):
 
 @advice("one-class", "problem")
 def test_probabilities_of_a_model_whose_labels_are_of_one_class():
-    _, alpha, _, truth = arrays(1000, 1, disk_fraction=0.9)
+    _, alpha, _, truth = arrays(1000, disk_fraction=0.9)
     p = 0.6 + 0.3 * truth
     return tm.cv14((p > 0.5).astype(int), alpha, bootstrap=0), tm.cv14(np.column_stack([1 - p, p]), alpha, bootstrap=0)
 
@@ -508,35 +508,31 @@ def test_fewer_bins_a_smaller_tree_or_more_gold_labels(given):
 # Tables.
 
 
+def with_radii(gold, wrong):
+    """Estimates with a wrong radius or PSF width, and with gold labels or the right one."""
+    labels, alpha, _, truth = arrays()
+    width = np.random.default_rng(11).uniform(1.0, 1.6, 2000)
+    columns = {"id": np.arange(2000), "label": labels, "petroRad_r": alpha * width / 2.3548, "fwhm": width}
+    table = pl.DataFrame(columns | {"petroR90_r": columns["petroRad_r"] * 0.9, "gold": some_known(truth, 0.1, 1)})
+
+    def prepared(**changed):
+        given = {"id": "id", "label": "label", "gold": "gold", "radius": "petroRad_r", "psf_fwhm": "fwhm"}
+        return tm.prepare_catalogue(table, **given | changed).catalogue
+
+    before = prepared(**wrong)
+    return estimate(before), estimate(before, gold="gold") if gold else estimate(prepared())
+
+
 @pytest.mark.parametrize("gold", [False, True])
 @advice("alpha-is-size")
 def test_psf_widths_of_each_galaxy_or_gold_labels(gold):
-    labels, alpha, _, truth = arrays(2000, 1)
-    width = np.random.default_rng(11).uniform(1.0, 1.6, 2000)
-    columns = {"id": np.arange(2000), "label": labels, "r": alpha * width / 2.3548, "fwhm": width}
-    table = pl.DataFrame(columns | {"gold": some_known(truth, 0.1, 1)})
-
-    def prepared(**options):
-        return tm.prepare_catalogue(table, id="id", label="label", radius="r", gold="gold", **options).catalogue
-
-    before = prepared(psf_fwhm="1.3")
-    return estimate(before), estimate(before, gold="gold") if gold else estimate(prepared(psf_fwhm="fwhm"))
+    return with_radii(gold, {"psf_fwhm": "1.3"})
 
 
 @pytest.mark.parametrize("gold", [False, True])
 @advice("radius-not-petrosian")
 def test_petrosian_radii_or_gold_labels(gold):
-    labels, alpha, _, truth = arrays(2000, 1)
-    width = np.random.default_rng(11).uniform(1.0, 1.6, 2000)
-    columns = {"id": np.arange(2000), "label": labels, "petroRad_r": alpha * width / 2.3548, "fwhm": width}
-    table = pl.DataFrame(columns | {"petroR90_r": columns["petroRad_r"] * 0.9, "gold": some_known(truth, 0.1, 1)})
-
-    def prepared(radius):
-        given = {"id": "id", "label": "label", "psf_fwhm": "fwhm", "gold": "gold"}
-        return tm.prepare_catalogue(table, radius=radius, **given).catalogue
-
-    before = prepared("petroR90_r")
-    return estimate(before), estimate(before, gold="gold") if gold else estimate(prepared("petroRad_r"))
+    return with_radii(gold, {"radius": "petroR90_r"})
 
 
 @advice("galaxies-repeated")
@@ -834,26 +830,21 @@ def test_training_with_a_bias_curve(train, judged, through):
     return judged(table, train(table, labels="naive"), by_gold()), through()
 
 
-@pytest.mark.slow
-@advice("labels-not-predicted", "problem")
-def test_training_through_the_curve_of_the_labels_predicts_them(through):
-    return through(WIDE), through()
+OTHER_CURVES = {
+    "labels-not-predicted": ("problem", WIDE),
+    "labels-poorly-predicted": ("caution", tm.RayleighTransition(14.0)),
+    "transition-differs": ("caution", WIDE),
+    "fractions-inaccurate": ("caution", tm.RayleighTransition(14.0)),
+    "labels-worse": ("problem", WIDE),
+    "bias-remains": ("caution", tm.RayleighTransition(6.0)),
+}
+TESTED |= {(code, severity) for code, (severity, _) in OTHER_CURVES.items()}
 
 
-@pytest.mark.slow
-@advice("labels-poorly-predicted")
-def test_training_through_a_curve_that_was_fitted_to_the_labels_predicts_them_better(through):
-    return through(tm.RayleighTransition(14.0)), through()
-
-
-@advice("transition-differs")
-def test_training_through_the_curve_from_gold_labels(through):
-    return through(WIDE), through()
-
-
-@advice("fractions-inaccurate")
-def test_training_through_the_curve_from_gold_labels_makes_fractions_accurate(through):
-    return through(tm.RayleighTransition(14.0)), through()
+@pytest.mark.parametrize("code", OTHER_CURVES)
+def test_training_through_the_curve_from_gold_labels(code, through):
+    severity, curve = OTHER_CURVES[code]
+    check(code, severity, through(curve), through())
 
 
 @pytest.mark.slow
@@ -886,23 +877,23 @@ def test_an_estimate_with_gold_labels_of_a_narrower_definition(train, judged):
     return before, judged(table, estimate(table, gold="gold"))
 
 
-@advice("fractions-not-better")
-def test_more_gold_labels_show_that_fractions_are_better(train, judged):
-    curve = tm.RayleighTransition(5.0)
+def with_few_and_all_gold(train, judged, curve, number):
+    """Reports about a model trained through a curve, with gold labels of some galaxies and of all."""
     table = tm.simulate_catalogue(2000, 1, trend="features", transition=curve).drop("covariate", "gold")
     model, made = train(table, transition=curve), estimate(table.drop("truth"))
-    few = np.random.default_rng(0).permutation(2000) < 30
+    few = np.random.default_rng(0).permutation(2000) < number
     known = table.with_columns(gold=pl.when(pl.Series(few)).then("truth")), table.with_columns(gold="truth")
     return tuple(judged(one.drop("truth"), model, made) for one in known)
+
+
+@advice("fractions-not-better")
+def test_more_gold_labels_show_that_fractions_are_better(train, judged):
+    return with_few_and_all_gold(train, judged, tm.RayleighTransition(5.0), 30)
 
 
 @advice("labels-not-better")
 def test_more_gold_labels_show_that_labels_are_better(train, judged):
-    table = tm.simulate_catalogue(2000, 1, trend="features").drop("covariate", "gold")
-    model, made = train(table, transition=FLIPS), estimate(table.drop("truth"))
-    few = np.random.default_rng(0).permutation(2000) < 60
-    known = table.with_columns(gold=pl.when(pl.Series(few)).then("truth")), table.with_columns(gold="truth")
-    return tuple(judged(one.drop("truth"), model, made) for one in known)
+    return with_few_and_all_gold(train, judged, FLIPS, 60)
 
 
 @pytest.mark.slow
@@ -913,25 +904,11 @@ def test_a_model_of_more_galaxies_has_better_labels(train, judged):
     return tuple(judged(table, model, estimate(table, gold="gold")) for model in models)
 
 
-@pytest.mark.slow
-@advice("labels-worse", "problem")
-def test_a_model_trained_through_the_right_curve_has_better_labels(train, judged):
-    models = (train(with_features(), some=1000, transition=one) for one in (WIDE, FLIPS))
-    return tuple(judged(with_features(), model, by_gold()) for model in models)
-
-
 @advice("nearly-one-class")
 def test_a_model_of_more_galaxies_tells_the_classes_apart(train, judged):
     table = simulated(1500, 7, disk_fraction=0.75).drop("gold", "bulge_fraction", "x2", "x3")
     models = (train(table, some=one, features=["covariate"], transition=FLIPS) for one in (30, None))
     return tuple(judged(table, model, estimate(table)) for model in models)
-
-
-@pytest.mark.slow
-@advice("bias-remains")
-def test_the_right_curve_instead_of_one_that_is_too_narrow(train, judged):
-    models = (train(with_features(), transition=one) for one in (tm.RayleighTransition(6.0), FLIPS))
-    return tuple(judged(with_features(), model, by_gold()) for model in models)
 
 
 @advice("bias-remains")

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 from functools import reduce
@@ -12,16 +11,14 @@ from operator import getitem
 import pytest
 
 import truemorph as tm
-from conftest import ROOT, run
-from truemorph.bias.curves.families import COMPARED
+from conftest import ROOT, done, refused, run
 from truemorph.cli import COMMANDS, command_app
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("verb", COMMANDS)
 def test_help_is_the_docstring_of_the_public_function(capsys, verb):
-    status, out, _ = run(capsys, *verb.split(), "--help")
-    assert status == 0
+    out = done(capsys, *verb.split(), "--help")
     assert f"Example: truemorph {verb}" in " ".join(out.split())
     assert "--json" in out
     arguments = reduce(getitem, verb.split(), command_app(verb)).assemble_argument_collection(parse_docstring=True)
@@ -39,10 +36,10 @@ def test_the_package_and_its_help_import_no_heavy_packages():
 
 
 def test_bibtex_has_the_papers_and_this_version_of_the_software(capsys):
-    out = run(capsys, "cite")[1]
+    out = done(capsys, "cite")
     assert re.findall(r"^@(\w+)\{", out, re.MULTILINE) == ["article", "article", "software"]
     assert out.count("{") == out.count("}")
-    assert json.loads(run(capsys, "cite", "--json")[1])["bibtex"] == out.rstrip("\n")
+    assert json.loads(done(capsys, "cite", "--json"))["bibtex"] == out.rstrip("\n")
     assert f"{{{tm.__version__}}}" in out
     cff = (ROOT / "CITATION.cff").read_text()
     title, eprint = (re.search(rf"{name} += {{+(.*?)}}", out)[1] for name in ("title", "eprint"))
@@ -57,22 +54,20 @@ def test_summaries_fit_on_a_screen_and_name_the_next_command(capsys, catalogue, 
         (f"transition {catalogue} --out transition.json", ["bias", catalogue, "--bootstrap", 0, *columns]),
         (f"label '{fit}' {catalogue} --out labels.parquet", ["transition", catalogue, *columns, "--out", fit]),
     ):
-        *lines, last = run(capsys, *arguments)[1].splitlines()
+        *lines, last = done(capsys, *arguments).splitlines()
         assert len(lines) < 24
         assert max(map(len, lines)) <= 100
         assert last.startswith(f"Next: truemorph {following}")
-    assert "Next:" not in run(capsys, "bias", catalogue, "--bootstrap", 0, "--quiet")[1]
-    assert "Next:" not in run(capsys, "transition", catalogue, "--no-compare")[1]  # nothing was written
+    assert "Next:" not in done(capsys, "bias", catalogue, "--bootstrap", 0, "--quiet")
+    assert "Next:" not in done(capsys, "transition", catalogue, "--no-compare")  # nothing was written
 
 
 def test_bias_with_and_without_intrinsic_columns(capsys, catalogue, tmp_path):
     out_file = tmp_path / "bias.json"
-    status, out, _ = run(capsys, "bias", catalogue, "--bootstrap", 5, "--json", "--out", out_file)
-    result = json.loads(out)
-    assert status == 0
+    result = json.loads(done(capsys, "bias", catalogue, "--bootstrap", 5, "--json", "--out", out_file))
     assert result == json.loads(out_file.read_text())
     assert result["measure"] == "CV14"
-    result = json.loads(run(capsys, "bias", catalogue, "--intrinsic", "M_r", "--bootstrap", 0, "--json")[1])
+    result = json.loads(done(capsys, "bias", catalogue, "--intrinsic", "M_r", "--bootstrap", 0, "--json"))
     assert result["measure"] == "CV18"
     assert result["results"]["gold labels"]["bootstrap_mean"] is None
 
@@ -96,29 +91,19 @@ def test_transition_from_labels_alone_writes_fit_and_figure(capsys, catalogue, t
     assert low < described["class_fractions"]["disk"] < high
     assert described["drift"]["delta"] == 0.5
     assert len(described["drift"]["fractions"]) > 5
-    binned = run(
-        capsys, "transition", catalogue, "--method", "binned", "--bins", 40, "--no-compare", "--out", fit, "--json"
-    )
-    assert json.loads(binned[1])["method"] == "binned"
+    binned = done(capsys, "transition", catalogue, "--method", "binned", "--bins", 40, "--no-compare", "--json")
+    assert json.loads(binned)["method"] == "binned"
 
 
 @pytest.mark.slow
-def test_transition_compares_families_and_corrects_fractions(capsys, catalogue, tmp_path):
-    fit = tmp_path / "t.json"
-    options = ["--gold", "gold", "--intrinsic", "M_r,redshift", "--family", "best", "--by", "M_r"]
-    status, out, _ = run(capsys, "transition", catalogue, "--out", fit, *options, "--fraction-bins", 3)
-    assert status == 0
-    described = json.loads(fit.read_text())
-    assert described["method"] == "gold"
-    assert {row["family"] for row in described["families"]} == set(COMPARED)
+def test_transition_of_the_best_family_and_fractions_by_a_column(capsys, catalogue):
+    options = ["--gold", "gold", "--family", "best", "--by", "M_r", "--fraction-bins", 3, "--json"]
+    described = json.loads(done(capsys, "transition", catalogue, *options))
     assert described["family"] == described["families"][0]["family"]
-    assert described["confounding"]["checked"]
-    assert described["definition"] == "disk: truth is 1"
+    assert (described["method"], described["definition"]) == ("gold", "disk: truth is 1")
     assert described["fractions"]["by"] == "M_r"
     assert len(described["fractions"]["quantities"]["disk fraction"]["fraction"]) == 3
     assert described["fractions"]["gold"][0] is not None
-    assert "disk fraction at M_r" in out
-    assert "AIC above best" in out
 
 
 @pytest.mark.slow
@@ -135,27 +120,16 @@ def test_mistakes_give_one_line_and_exit_status_2(capsys, catalogue, simulated, 
     cases = [
         ("class_fractions", ["label", tmp_path / "half.json", catalogue, "--out", out]),
         ("ends in .json", ["bias", catalogue, "--out", tmp_path / "bias.csv"]),
-        ("absent.csv", ["prepare", "absent.csv", "--out", out]),
-        ("no column 'petroR'", ["prepare", votes, "--radius", "petroR", "--out", out]),
         ("split", ["prepare", votes, "--split", "half", "--out", out]),
-        ("not true or false", ["prepare", votes, "--where", "redshift", "--out", out]),
-        ("not a prepared catalogue", ["bias", votes]),
         ("'M_g'; nearest: M_r", ["bias", catalogue, "--intrinsic", "M_g"]),
-        ("no galaxy meets", ["bias", catalogue, "--where", "split=nowhere"]),
         ("no column 'expert'", ["transition", catalogue, "--gold", "expert"]),
-        ('give a rule such as "M_r>=1"', ["transition", catalogue, "--gold", "M_r"]),
         ("unknown family", ["transition", catalogue, "--family", "gauss"]),
         ("--false-disk", ["transition", catalogue, "--false-disk", "some"]),
-        ("no column 'mass'", ["transition", catalogue, "--intrinsic", "mass"]),
-        ("needs --gold", ["transition", catalogue, "--method", "gold"]),
         ("nested.json", ["train", catalogue, "--transition", tmp_path / "nested.json", "--out", tmp_path / "m"]),
         ("nested.toml", ["reproduce", "--data", tmp_path, "--config", tmp_path / "nested.toml"]),
-        ("exclude each other", ["train", catalogue, "--labels", "naive", "--transition", fit, "--out", tmp_path / "m"]),
         ("--preset", ["train", catalogue, "--preset", "fast", "--out", tmp_path / "m"]),
-        ("not a truemorph model", ["label", tmp_path, catalogue, "--out", out]),
         ("--seed", ["bias", catalogue, "--seed", "-1"]),
         ("such a name", ["transition", "absent.parquet", "--out", tmp_path / "fit.png"]),
-        ("depth", ["bias", catalogue, "--intrinsic", "M_r", "--depth", "-1"]),
         ("depth", ["bias", catalogue, "--intrinsic", "M_r", "--depth", "60"]),
         ("--intrinsic", ["bias", catalogue, "--intrinsic", "alpha"]),
         ("(--intrinsic)", ["bias", catalogue, "--depth", "3"]),
@@ -170,20 +144,18 @@ def test_mistakes_give_one_line_and_exit_status_2(capsys, catalogue, simulated, 
         (", ".join(COMMANDS), ["fly"]),
     ]
     for says, arguments in cases:
-        status, stdout, err = run(capsys, *arguments)
-        assert (status, stdout, err.count("\n")) == (2, "", 1), (arguments, err)
-        assert says in err, (arguments, err)
+        assert says in refused(capsys, *arguments), arguments
 
 
 @pytest.mark.slow
-def test_training_ends_after_ctrl_c_with_a_state_to_resume_from(catalogue, tmp_path):
-    # Background shells and test runners start processes with Ctrl-C ignored, so enable it again.
-    code = "import signal, truemorph.cli as cli; signal.signal(signal.SIGINT, signal.default_int_handler); cli.main()"
-    command = [sys.executable, "-c", code, "train", str(catalogue), "--out", str(tmp_path / "model")]
-    command += ["--epochs", "5000", "--image-size", "32", "--folds", "1", "--batch-size", "32"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert "epoch" in process.stderr.readline()
-        process.send_signal(signal.SIGINT)
-        assert process.stderr.read().splitlines()[-1].endswith("ERROR truemorph: interrupted")
-        assert process.wait() == 130
+def test_training_ends_after_ctrl_c_with_a_state_to_resume_from(capsys, catalogue, tmp_path, monkeypatch):
+    def interrupt(module):
+        if module.current_epoch == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("truemorph.classifiers.module.DebiasedModule.on_train_epoch_start", interrupt)
+    options = ["--image-size", 32, "--folds", 1, "--batch-size", 32, "--out", tmp_path / "model"]
+    status, _, err = run(capsys, "train", catalogue, *options)
+    assert status == 130
+    assert err.splitlines()[-1].endswith("ERROR truemorph: interrupted")
     assert [one.name for one in (tmp_path / "model").iterdir()] == ["unfinished"]

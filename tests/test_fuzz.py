@@ -152,7 +152,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-def changed(content: bytes, rng: np.random.Generator) -> bytes:
+def changed(content, rng):
     """Replace up to four pieces by nothing, a copy of the bytes before, a word, or random bytes."""
     out = bytearray(content)
     for _ in range(rng.integers(1, 5)):
@@ -163,7 +163,7 @@ def changed(content: bytes, rng: np.random.Generator) -> bytes:
     return bytes(out)
 
 
-def read_all(path: Path, read, variants) -> None:
+def read_all(path, read, variants):
     """Read the file, and variants of it, bytes: some are refused with a short error, none raises another exception."""
     whole, lengths = path.read_bytes(), []
     read(path)

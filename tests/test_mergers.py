@@ -1,4 +1,4 @@
-"""Mergers through training, labelling and gold labels: every name and text comes from the catalogue's classes."""
+"""Mergers through every command: each name and text comes from the catalogue's classes."""
 
 import json
 import re
@@ -31,14 +31,15 @@ def mergers(simulated, tmp_path_factory):
     folder = tmp_path_factory.mktemp("mergers")
     names = sorted(one.stem for one in (simulated / "images").glob("*.jpg"))
     rng = np.random.default_rng(0)
-    alpha, truth = rng.lognormal(2.5, 0.5, len(names)), rng.random(len(names)) < 0.5
+    alpha, truth = rng.lognormal(2.5, 0.5, len(names)), rng.random(len(names)) < 0.6
     seen = truth & (rng.random(len(names)) > RayleighTransition(9.0).flip_probability(alpha))
     table = pl.DataFrame({
         "object_id": names, "seen": seen.astype(int), "alpha": alpha, "mass": truth + rng.normal(0, 0.7, len(names)),
         "expert": truth.astype(int),
     })  # fmt: skip
     asked = {"classes": CLASSES, "definition": "two nuclei, or tails", "images": simulated / "images"}
-    tm.prepare_catalogue(table, label="seen", alpha="alpha", **asked, out=folder / "cat.parquet")
+    prepared = tm.prepare_catalogue(table, label="seen", alpha="alpha", **asked, out=folder / "cat.parquet")
+    assert set(prepared.to_dict()["labels"]) == set(CLASSES)
     assert "| galaxies | none | merger |" in (folder / "cat.datasheet.md").read_text()
     return folder / "cat.parquet"
 
@@ -48,6 +49,39 @@ def model(mergers):
     out = mergers.parent / "model"
     tm.train_classifier(mergers, out=out, preset="dcv14", settings={"features": ["mass"], "folds": 2})
     return out
+
+
+def test_bias_is_that_of_the_merger_fraction(mergers):
+    found = tm.measure_bias(mergers, bootstrap=5)
+    assert found.quantity == found.plot().get_ylabel() == "merger fraction"
+    assert silent(found.summary(), json.dumps(found.to_dict()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"gold": "expert"}, {"gold": "expert", "family": "matrix", "compare": False}])
+def test_estimates_of_the_merger_fraction(mergers, options, tmp_path):
+    estimate = tm.estimate_transition(mergers, out=tmp_path / "t.json", **options)
+    described = json.loads((tmp_path / "t.json").read_text())
+    assert described["class_fractions"].keys() == set(CLASSES)
+    assert described["class_fraction_ranges"][1] == pytest.approx(list(estimate.fraction_range["merger"]))
+    assert len(described["fractions"]["quantities"]["merger fraction"]["fraction"]) == len(estimate.fractions.counts)
+    again = tm.Estimate.read(tmp_path / "t.json")
+    assert again.fraction_range["merger"] == pytest.approx(estimate.fraction_range["merger"])
+    assert again.fractions.classes == again.curve.classes == CLASSES
+    assert silent(estimate.summary(), (tmp_path / "t.json").read_text(), str(estimate.findings))
+
+
+@pytest.mark.slow
+def test_a_report_of_mergers(mergers, tmp_path):
+    tm.estimate_transition(mergers, gold="expert", out=tmp_path / "t.json")
+    page, files = tmp_path / "page.html", tmp_path / "page_files"
+    result = tm.write_report(tmp_path / "t.json", out=page, options=tm.ReportOptions(catalogue=mergers))
+    rows = result.to_dict()["questions"][0]["table"]
+    assert {"merger_fraction", "to_merger", "to_none"} <= rows[0].keys()
+    changed = read_table(files / "changed.ecsv").frame
+    assert {"posterior_none", "posterior_merger"} <= set(changed.columns)
+    assert (set(changed["observed_label"]), set(changed["most_probable"])) == ({"none"}, {"merger"})
+    assert silent(page.read_text(), (files / "report.json").read_text(), result.summary())
 
 
 def test_a_model_of_other_classes_and_its_labels(capsys, mergers, model, tmp_path):

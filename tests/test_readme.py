@@ -13,10 +13,11 @@ import pytest
 from astropy.table import Table
 
 from archives.server import Observatory
-from conftest import ROOT
+from conftest import ROOT, assert_represented, codes
 from follow_wheel import PRINTED, numbers
 from truemorph.cli import main
 from truemorph.config import PRESETS
+from truemorph.results import Result
 from truemorph.simulate import CENTRAL_R90, simulate_survey, write_jpegs
 
 BLOCK = re.compile(r"<!-- run: (\w+) -->\n```(\w+)\n(.*?)```", re.DOTALL)
@@ -26,16 +27,16 @@ BLOCKS = {name: (kind, text) for page in PAGES for name, kind, text in BLOCK.fin
 
 @pytest.fixture
 def run_block(tmp_path, monkeypatch, capsys):
-    """Run a block in an empty folder; returns what it printed.
+    """Run a block in an empty folder; returns what it printed. Python code leaves its variables in `namespace`.
 
     In this process, where torch is loaded once; one block, and one with other commands, as a user runs them.
     """
     monkeypatch.chdir(tmp_path)
 
-    def block(name):
+    def block(name, namespace=None):
         kind, text = BLOCKS[name]
         if kind == "python":
-            exec(text, {"__name__": "__main__"})
+            exec(text, {} if namespace is None else namespace)
         elif name in ("votes", "mysurvey", "files"):
             path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
             command = ["bash", "-euo", "pipefail", "-c", text]
@@ -58,7 +59,7 @@ def test_every_command_of_the_readme_is_in_a_block_that_is_run():
 
 
 @pytest.mark.slow
-def test_step_by_step_on_the_demos_files(run_block, tmp_path, monkeypatch, capsys):
+def test_step_by_step_on_the_demos_files(run_block, demo_in_this_process, tmp_path, monkeypatch, capsys):
     """On few and small galaxies, and a preset "quick" that is quicker."""
     small = PRESETS["quick"].model_copy(update={"epochs": 1, "folds": 2, "image_size": 32})
     monkeypatch.setitem(PRESETS, "quick", small)
@@ -73,11 +74,16 @@ def test_step_by_step_on_the_demos_files(run_block, tmp_path, monkeypatch, capsy
         ("explain", "predicted disk"),
         ("gold", "of them shown twice", "gold labels  300"),
         ("demo", "theta = ", "300 rows in, 300 labelled", "open run/report.html"),
-        ("notebook", "flat-fractions-assumed"),
     ):
         out = run_block(name)
         assert all(one in out for one in shown), name
         assert "1 of 2 parts" not in out
+    assert "flat-fractions-assumed" in run_block("notebook", namespace := {})
+    results = [value for value in namespace.values() if isinstance(value, Result)]
+    assert len(results) == 7
+    for result in results:
+        assert_represented(result)
+    assert set(codes(namespace["study"])) <= set(codes(namespace["trained"]))
     for made in ("posterior.html", "desk/subjects/manifest.csv", "run/report.html", "work/report.html"):
         assert (tmp_path / made).is_file()
 

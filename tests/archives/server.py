@@ -8,8 +8,6 @@ with Server() as server:
 `real` columns with three decimals, errors as text with status 200, black images outside of the coverage.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import io
@@ -19,11 +17,8 @@ import re
 import socket
 import sqlite3
 import threading
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
@@ -33,7 +28,6 @@ from astropy.io.votable.tree import Info
 from PIL import Image
 
 from truemorph.archives.fetch import fetch
-from truemorph.archives.provenance import Fetched
 from truemorph.tables import CatalogTable, to_astropy
 
 SQL, TAP, MOC, CUTOUTS = "/dr7/en/tools/search/x_sql.asp", "/TAPVizieR/tap", "/MocServer/query", "/hips2fits"
@@ -54,8 +48,8 @@ PATHS = {
 @dataclass(frozen=True)
 class Request:
     path: str
-    params: dict[str, str]
-    headers: Mapping[str, str]
+    params: dict
+    headers: dict
 
 
 @dataclass(frozen=True)
@@ -64,31 +58,29 @@ class Answer:
 
     body: bytes | None = None  # None: the usual body
     status: int = 200
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: dict = field(default_factory=dict)
     ranges: bool = True  # supports Range, and has an ETag
     length: bool = True  # Content-Length; otherwise the end of the connection is the end of the body
     cut: int | None = None  # bytes after which the connection is closed
 
 
-def busy(status: int = 503, retry_after: str | None = None) -> Answer:
+def busy(status=503, retry_after=None):
     return Answer(b"try later", status, {"Retry-After": retry_after} if retry_after else {}, ranges=False)
 
 
-def page(text: str = "We are down for maintenance.") -> Answer:
+def page(text="We are down for maintenance."):
     return Answer(f"<!DOCTYPE html>\n<html><head></head><body><p>{text}</p></body></html>".encode(), ranges=False)
 
 
-def text(said: str, **answer: Any) -> Answer:
+def text(said, **answer):
     return Answer(said.encode(), ranges=False, **answer)
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def log_message(self, *args: Any) -> None:
+    def log_message(self, *args):
         pass
 
-    def do_GET(self) -> None:
+    def do_GET(self):
         parts = urlsplit(self.path)
         form = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
         params = parse_qs(parts.query) | parse_qs(form)
@@ -98,7 +90,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_POST = do_GET
 
-    def _send(self, request: Request, answer: Answer) -> None:
+    def _send(self, request, answer):
         body, status, headers = answer.body or b"", answer.status, dict(answer.headers)
         if status == 200 and answer.ranges:
             headers.setdefault("ETag", f'"{hashlib.md5(body).hexdigest()}"')
@@ -125,35 +117,35 @@ class Server(ThreadingHTTPServer):
 
     block_on_close = False
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.requests: list[Request] = []
-        self.routes: dict[str, Callable[[Request], Answer]] = {}
-        self._scripts: dict[str, list[Answer]] = {}
+        self.requests = []
+        self.routes = {}
+        self._scripts = {}
 
-    def __enter__(self) -> Server:
+    def __enter__(self):
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
         return self
 
-    def __exit__(self, *problem: object) -> None:
+    def __exit__(self, *problem):
         self.shutdown()
         self.server_close()
 
-    def url(self, path: str = "") -> str:
+    def url(self, path=""):
         return f"http://127.0.0.1:{self.server_address[1]}{path}"
 
-    def put(self, path: str, body: bytes, **answer: Any) -> str:
+    def put(self, path, body, **answer):
         self.routes[path] = lambda request: Answer(body, **answer)
         return self.url(path)
 
-    def script(self, path: str, *answers: Answer) -> None:
+    def script(self, path, *answers):
         """Set the next responses for a path; one without a body gets the usual body."""
         self._scripts.setdefault(path, []).extend(answers)
 
-    def asked(self, path: str) -> list[Request]:
+    def asked(self, path):
         return [request for request in self.requests if request.path == path]
 
-    def answer(self, request: Request) -> Answer:
+    def answer(self, request):
         self.requests.append(request)
         scripted = self._scripts.get(request.path)
         answer = scripted.pop(0) if scripted else Answer()
@@ -166,7 +158,7 @@ class Server(ThreadingHTTPServer):
 class Observatory(Server):
     """A simulated archive on a local server."""
 
-    def __init__(self, archive: Path) -> None:
+    def __init__(self, archive):
         super().__init__()
         self.archive = archive
         self.truth = pl.read_parquet(archive / "truth.parquet")
@@ -182,28 +174,28 @@ class Observatory(Server):
             self.put(f"/files/{path.name}", path.read_bytes())
         self.routes |= {SQL: self.sql, f"{TAP}/sync": self.tap, MOC: self.coverage, CUTOUTS: self.cutout}
 
-    def server_close(self) -> None:
+    def server_close(self):
         super().server_close()
         self._database.close()
 
     @property
-    def addresses(self) -> dict[str, str]:
+    def addresses(self):
         """Replacements of the packaged addresses."""
         return {name: self.url(path) for name, path in PATHS.items()}
 
-    def fetch(self, archive: str, out: Path, **options: Any) -> Fetched:
+    def fetch(self, archive, out, **options):
         return fetch(archive, out, addresses_from=self.addresses, per_second=1e6, **options)
 
-    def write_addresses(self, path: Path) -> Path:
+    def write_addresses(self, path):
         """Write them to a file for --addresses."""
         path.write_text("".join(f'"{name}" = "{url}"\n' for name, url in self.addresses.items()))
         return path
 
-    def rows(self, query: str) -> tuple[list[str], list[tuple]]:
+    def rows(self, query):
         cursor = self._database.execute(query)
         return [one[0] for one in cursor.description or ()], cursor.fetchall()
 
-    def sql(self, request: Request) -> Answer:
+    def sql(self, request):
         """Respond to x_sql.asp?cmd=...&format=csv like SkyServer's functions.inc."""
         query = request.params["cmd"]
         names, rows = self.rows(query)
@@ -219,11 +211,11 @@ class Observatory(Server):
             )
         return text("".join(f"{','.join(line)}\n" for line in lines))
 
-    def tap(self, request: Request) -> Answer:
+    def tap(self, request):
         """Respond to TAP's /sync with a VOTable of the ADQL result."""
         return votable(*self.rows(request.params["QUERY"]), "OK")
 
-    def _pointing(self, ra: str, dec: str) -> dict | None:
+    def _pointing(self, ra, dec):
         """Return the nearest pointing that contains a position."""
         pointings = pl.read_parquet(self.archive / "hubble" / "coverage.parquet")
         across = (pl.col("ra") - float(ra)) * math.cos(math.radians(float(dec)))
@@ -231,7 +223,7 @@ class Observatory(Server):
         near = pointings.with_columns(distance=distance).filter(pl.col("distance") < pl.col("side") / 2)
         return near.sort("distance").row(0, named=True) if near.height else None
 
-    def coverage(self, request: Request) -> Answer:
+    def coverage(self, request):
         """Respond like MOCServer: ids of the mosaics whose coverage overlaps a circle."""
         assert {"get": "id", "ID": "CDS/P/HST*", "fmt": "json"}.items() <= request.params.items()
         assert request.params["intersect"] == "overlaps"
@@ -239,7 +231,7 @@ class Observatory(Server):
         found = self._pointing(request.params["RA"], request.params["DEC"])
         return text(json.dumps(["CDS/P/HST/V", "CDS/P/HST/color"] if found else []))
 
-    def cutout(self, request: Request) -> Answer:
+    def cutout(self, request):
         """Respond like hips2fits: the image of a galaxy, whatever its width; black outside of the images."""
         params = request.params
         assert (params["projection"], params["coordsys"], params["format"]) == ("TAN", "icrs", "jpg")
@@ -255,11 +247,11 @@ class Observatory(Server):
         return Answer(out.getvalue(), ranges=False)
 
 
-def refusal(said: str) -> Answer:
+def refusal(said):
     return text(f"ERROR\n\nSQL returned the following error message:\n{said}\nYour SQL command was:\nSELECT ...\n")
 
 
-def votable(names: list[str], rows: list[tuple], status: str, said: str = "") -> Answer:
+def votable(names, rows, status, said=""):
     frame = pl.DataFrame(rows, names, orient="row").cast({pl.Null: pl.Int64})
     tree = from_table(to_astropy(CatalogTable(frame)))
     tree.resources[0].type = "results"

@@ -5,12 +5,8 @@ some archives, galaxies without redshift, values that were not measured, the sam
 without a table row and rows without an image, objects of the Stripe 82 coadd with ids that are not in DR7.
 """
 
-from __future__ import annotations
-
 import gzip
 import zipfile
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -31,7 +27,7 @@ _COSMOLOGY = FlatLambdaCDM(H0=70, Om0=0.3)  # from Simard et al., section 2
 _WHEN = (2019, 12, 6, 0, 0, 0)
 
 
-def write_archive(folder: Path, n: int, seed: int, *, size: int = GZ2_SIZE, hst: float = 0.2) -> Path:
+def write_archive(folder, n, seed, *, size=GZ2_SIZE, hst=0.2):
     """Write the archives of `n` galaxies; images are `size` pixels wide; HST observed a fraction `hst`.
 
     `files` is downloaded, `skyserver` and `vizier` have tables for queries, `hubble` images and their coverage;
@@ -53,18 +49,18 @@ def write_archive(folder: Path, n: int, seed: int, *, size: int = GZ2_SIZE, hst:
     return folder
 
 
-def _some(rng: np.random.Generator, n: int, share: float) -> np.ndarray:
+def _some(rng, n, share):
     """Choose a fraction of n, at least one, shape (n,)."""
     return np.isin(np.arange(n), rng.permutation(n)[: max(1, round(share * n))])
 
 
-def _object_id(run: pl.Expr, obj: pl.Expr | int) -> pl.Expr:
+def _object_id(run, obj):
     """DR7 objID for camcol 1, field 20, rerun 40; with obj 0 it is the fieldID."""
     # Layout from the SDSS documentation of fObjidFromSDSS.
     return (1 << 59) + (40 << 48) + run.cast(pl.Int64) * (1 << 32) + (1 << 29) + (20 << 16) + obj
 
 
-def _colours(population: pl.DataFrame) -> Iterator[tuple[str, np.ndarray]]:
+def _colours(population):
     """Yield bands and magnitudes minus that in r: redder for bulges than for young disks."""
     bulge, young = population["bulge_fraction"], population["young_fraction"]
     disk = (1 - young) * population["g_r_disk"] + young * population["g_r_young"]
@@ -73,7 +69,7 @@ def _colours(population: pl.DataFrame) -> Iterator[tuple[str, np.ndarray]]:
         yield band, slope * g_r
 
 
-def _sdss(folder: Path, population: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
+def _sdss(folder, population, rng):
     """Write PhotoObjAll, SpecObj, Field and Neighbors; return galaxies with objid, ra, dec, and psf_best.
 
     An object has a row for each field that contains it, measured with that field's seeing: one is primary (mode 1), the
@@ -140,7 +136,7 @@ def _sdss(folder: Path, population: pl.DataFrame, rng: np.random.Generator) -> p
     return population
 
 
-def _simard(folder: Path, population: pl.DataFrame, rng: np.random.Generator) -> None:
+def _simard(folder, population, rng):
     """Write table 3 of Simard et al. (2011) with VizieR's column names.
 
     Lengths are an angle times Scale. Without redshift, Scale is -99.99 and circular radii are negative.
@@ -168,12 +164,12 @@ def _simard(folder: Path, population: pl.DataFrame, rng: np.random.Generator) ->
     pl.DataFrame(columns).write_parquet(folder / "table3.parquet")
 
 
-def _votes(folder: Path, population: pl.DataFrame, rng: np.random.Generator, seed: int) -> None:
+def _votes(folder, population, rng, seed):
     """Write Galaxy Zoo 2's vote tables, first question only."""
     n, alpha = population.height, population["alpha"].to_numpy()
     artefact = np.where(rng.random(n) < 0.015, rng.uniform(0.5, 0.9, n), rng.beta(0.6, 30, n))
 
-    def shares(sharper: float) -> np.ndarray:
+    def shares(sharper):
         """Fractions of votes at a higher resolution, shape (n, 3)."""
         answers = vote_fractions(population["truth"].to_numpy(), sharper * alpha, RayleighTransition(11.25), seed)
         return np.column_stack([*(answer * (1 - artefact) for answer in answers), artefact])
@@ -181,7 +177,7 @@ def _votes(folder: Path, population: pl.DataFrame, rng: np.random.Generator, see
     total = rng.integers(34, 57, n)
     counts = rng.multinomial(total, shares(1) / shares(1).sum(axis=1, keepdims=True))
 
-    def table(sharper: float) -> pl.DataFrame:
+    def table(sharper):
         """Votes; debiased fractions are those at a higher resolution."""
         debiased = shares(sharper)
         columns = {"dr7objid": population["objid"], "ra": population["ra"].round(5), "dec": population["dec"].round(5)}
@@ -203,7 +199,7 @@ def _votes(folder: Path, population: pl.DataFrame, rng: np.random.Generator, see
         (folder / f"{name}.csv.gz").write_bytes(gzip.compress(frame.write_csv().encode(), mtime=0))
 
 
-def _images(folder: Path, population: pl.DataFrame, rng: np.random.Generator, size: int, seed: int) -> None:
+def _images(folder, population, rng, size, seed):
     """Write the mapping of images to galaxies, and the zip of the original sample.
 
     Some galaxies are in two samples; in the Stripe 82 coadd they have another id.
@@ -232,7 +228,7 @@ def _images(folder: Path, population: pl.DataFrame, rng: np.random.Generator, si
         archive.writestr(zipfile.ZipInfo("images/1.jpg", _WHEN), data)
 
 
-def _hubble(folder: Path, population: pl.DataFrame, seen: np.ndarray, seed: int) -> np.ndarray:
+def _hubble(folder, population, seen, seed):
     """Write HST images; return "image", "blank" (covered, but empty) or "outside"."""
     status = np.where(seen, np.where(np.cumsum(seen) % 8 == 3, "blank", "image"), "outside")
     drawn = population.filter(pl.Series(status == "image"))

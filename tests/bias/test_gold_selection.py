@@ -47,8 +47,7 @@ def test_the_bias_curve_does_not_depend_on_the_distribution_of_alpha_among_gold_
 
 @pytest.mark.slow
 def test_a_range_of_alpha_without_gold_labels_is_a_finding():
-    labels, alpha, truth, gold = selected("rayleigh", BELOW, 1)
-    assert "gold-gap" in codes(fit_transition(labels, alpha, gold=gold))
+    labels, alpha, truth, _ = selected("rayleigh", BELOW, 1)
     middle = np.argsort(np.argsort(alpha)) // 400 == 5  # a tenth of the galaxies
     assert "gold-gap" in codes(debiased_fractions(labels, alpha, gold=np.where(middle, -1, some_known(truth, 0.1, 1))))
     alarms = sum(
@@ -111,18 +110,6 @@ def test_a_chance_drift_of_galaxies_that_all_have_gold_labels_is_no_finding():
         labels, alpha, truth = labels_through(FLIPS["rayleigh"], 2000, seed, 0.7, median=16.4)
         alarms += tm.confounding_check(labels, alpha, gold=truth).confounded
     assert alarms <= 2  # 20 at 1 to 2 %: three or more have a probability of 0.007
-
-
-def test_the_range_of_the_headline_contains_all_uncertain_galaxies():
-    labels, alpha, truth = labels_through(FLIPS["rayleigh"], 3000, 6, median=16.4)
-    rng = np.random.default_rng(6)
-    doubt = (rng.random(3000) < 0.1) & (alpha < np.median(alpha))
-    gold = np.where(~doubt & (rng.random(3000) < 0.15), truth, -1)
-    sample = Sample.of(labels, alpha, gold=gold, gold_uncertain=doubt.astype(float))
-    low, high = make_estimate(sample, compare=False).fraction_range["disk"]
-    for one in (0, 1):
-        bound = debiased_fractions(labels, alpha, gold=np.where(doubt, one, gold))
-        assert low <= bound.of_total[0, 1, 1] <= bound.total[0] <= bound.of_total[0, 2, 1] <= high
 
 
 def test_weights_that_nearly_agree_change_nearly_nothing():

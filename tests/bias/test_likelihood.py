@@ -23,18 +23,14 @@ def test_k_classes_equal_a_matrix_product():
     np.testing.assert_allclose(got, p @ t, rtol=1e-10)
 
 
-def test_tensors_of_probabilities_go_with_arrays_of_labels_and_alpha():
-    given = np.array([[0.3, 0.7], [0.6, 0.4]]), np.array([0, 1]), np.array([3.0, 9.0])
-    mixed = posterior(torch.tensor(given[0]), *given[1:], RayleighTransition(5.0))
-    np.testing.assert_allclose(mixed, posterior(*given, RayleighTransition(5.0)))
-
-
-def test_torch_gives_the_same_numbers_as_numpy():
+@pytest.mark.parametrize("of_labels", [torch.from_numpy, np.asarray])
+def test_torch_gives_the_same_numbers_as_numpy(of_labels):
+    """Also if only the probabilities are a tensor."""
     rng = np.random.default_rng(1)
     p = rng.dirichlet([1, 1], size=30)
     labels, alpha = rng.integers(0, 2, 30), rng.lognormal(2, 0.5, 30)
     t = RayleighTransition(9.0, false_disk=0.03)
-    from_torch = posterior(torch.from_numpy(p), torch.from_numpy(labels), torch.from_numpy(alpha), t)
+    from_torch = posterior(torch.from_numpy(p), of_labels(labels), of_labels(alpha), t)
     np.testing.assert_allclose(from_torch.numpy(), posterior(p, labels, alpha, t), rtol=1e-12)
 
 

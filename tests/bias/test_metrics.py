@@ -182,7 +182,6 @@ def test_rows_that_are_masked_or_not_finite_are_excluded_and_counted():
     clean = cv18(labels[keep], alpha[keep], intrinsic[keep], 2, 4, bootstrap=0)
     assert (r.value, r.n_dropped, r.n_objects) == (clean.value, 5, 995)
     assert codes(r) == ["rows-left-out"]
-    assert "one-class" in codes(cv14(np.ones(500, int), alpha[500:], 5, bootstrap=0))
 
 
 def test_resamples_with_small_leaves_are_counted():

@@ -58,13 +58,10 @@ def test_fractions_with_galaxies_selected_by_a_column_related_to_class():
     assert ignored.mean() > 2
 
 
-def test_probabilities_that_are_known_are_a_note_instead_of_a_caution():
+def test_probabilities_that_are_known_are_a_note_and_weights_of_the_gold_labels():
     labels, alpha, _, gold, probability = by_column(1)
-    assert "gold-not-random" in codes(make_estimate(Sample.of(labels, alpha, gold=gold), compare=False))
     study = make_estimate(Sample.of(labels, alpha, gold=gold, gold_probability=probability), compare=False)
     assert "selection-known" in codes(study)
-    assert "gold-not-random" not in codes(study)
-    assert "gold-unbalanced" not in codes(study)
     # The disk fraction of the gold labels beside it is weighted.
     error = np.sqrt(study.gold_stderr**2 + study.fractions.stderr[:, 1] ** 2)
     assert np.all(np.abs(study.gold_fractions - study.fractions.fractions[:, 1]) < 4 * error)
@@ -74,7 +71,7 @@ def test_probabilities_that_are_known_are_a_note_instead_of_a_caution():
     assert f"{np.sum(with_gap == 0):,} of 4,000" in found.findings[1].message
 
 
-def test_galaxies_in_doubt_widen_the_range_to_both_bounds():
+def test_galaxies_in_doubt_widen_the_ranges_of_bins_and_of_the_total_to_both_bounds():
     labels, alpha, truth = labels_through(RayleighTransition(THETA), 3000, 2)
     rng = np.random.default_rng(2)
     chosen = rng.random(3000) < 400 / 3000
@@ -86,9 +83,12 @@ def test_galaxies_in_doubt_widen_the_range_to_both_bounds():
     assert codes(plain) == []
     assert codes(found) == ["gold-uncertain"]
     assert f"{doubt.sum()} galaxies" in found.findings[0].message
+    sample = Sample.of(labels, alpha, gold=gold, gold_uncertain=doubt.astype(float))
+    low, high = make_estimate(sample, compare=False, fraction_bins=5).fraction_range["disk"]
     for one in (0, 1):
         bound = debiased_fractions(labels, alpha, gold=np.where(doubt, one, gold), bins=5)
         assert np.all((found.low <= bound.low) & (bound.high <= found.high))
+        assert low <= bound.of_total[0, 1, 1] <= bound.total[0] <= bound.of_total[0, 2, 1] <= high
     assert np.all((found.low[:, 1] < binned(truth, alpha, 5)) & (binned(truth, alpha, 5) < found.high[:, 1]))
     np.testing.assert_array_equal(found.fractions, plain.fractions)
 

@@ -127,15 +127,8 @@ def test_fractions_in_bins_of_two_columns():
     labels, alpha, truth = barred(8_000, 4)
     z = np.random.default_rng(4).random(8_000)
     truth = np.where((truth == 2) & (z > 0.5), 1, truth)
-    found = debiased_fractions(
-        labels,
-        alpha,
-        gold=some_known(truth, 0.2, 4),
-        by=np.column_stack([z, alpha]),
-        bins=4,
-        quantities=BAR,
-        name="z,a",
-    )
+    columns, gold = np.column_stack([z, alpha]), some_known(truth, 0.2, 4)
+    found = debiased_fractions(labels, alpha, gold=gold, by=columns, bins=4, quantities=BAR, name="z,a")
     assert found.edges.shape == (4, 2, 2)
     one = found["bar fraction"]
     for b, ((low, high), (least, most)) in enumerate(found.edges):
@@ -143,6 +136,9 @@ def test_fractions_in_bins_of_two_columns():
         assert rows.sum() == found.counts[b]
         assert abs(one.fraction[b] - ratio(truth, rows)) < 4 * one.stderr[b]
     assert len(found.to_table()) == 4
+    assert "bar fraction, fraction" in found.to_table().colnames
+    assert len(found.summary().splitlines()) == 1 + 4 + 1 + 1
+    np.testing.assert_allclose(found.to_dict()["quantities"]["bar fraction"]["fraction"], one.fraction)
 
 
 def test_paths_and_votes_are_predictors():
@@ -169,12 +165,3 @@ def test_what_needs_gold_labels_is_refused_without_and_unknown_names_too():
         debiased_fractions(labels, alpha, gold=truth, quantities=[BAR[0], Quantity("x", (1.0, 0.0))])
     with pytest.raises(InputError):
         debiased_fractions(labels, alpha, gold=truth, bins=2, quantities=BAR)["ring fraction"]
-
-
-def test_results_of_a_question_as_text_and_table():
-    labels, alpha, truth = barred()
-    found = debiased_fractions(labels, alpha, gold=some_known(truth, 0.2, 0), bins=3, quantities=BAR)
-    assert len(found.summary().splitlines()) == 1 + 3 + 1 + 1
-    described = found.to_dict()["quantities"]["bar fraction"]
-    np.testing.assert_allclose(described["fraction"], found["bar fraction"].fraction)
-    assert "bar fraction, fraction" in found.to_table().colnames

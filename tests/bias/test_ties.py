@@ -40,13 +40,13 @@ def test_results_do_not_depend_on_the_order_of_rows(seed):
     truth = (rng.random(2000) < 0.7).astype(int)
     flipped = rng.random(2000) < tm.RayleighTransition(11.25).flip_probability(alpha)
     labels, gold = np.where(flipped, 0, truth), np.where(rng.random(2000) < 0.15, truth, -1)
+    orders = slice(None), np.argsort(truth, kind="stable")
     found, sorted_by_class = (
-        debiased_fractions(labels[order], alpha[order], gold=gold[order], bins=8)
-        for order in (slice(None), np.argsort(truth, kind="stable"))
+        debiased_fractions(labels[order], alpha[order], gold=gold[order], bins=8) for order in orders
     )
     assert found.counts.size <= 5
     np.testing.assert_array_equal(found.counts, sorted_by_class.counts)
     np.testing.assert_allclose(found.fractions, sorted_by_class.fractions, atol=1e-9)
     np.testing.assert_allclose(found.stderr, sorted_by_class.stderr, rtol=0.2)
-    both = [fraction_error(truth[o], labels[o], alpha[o]) for o in (slice(None), np.argsort(truth, kind="stable"))]
-    assert both[0] == both[1]
+    first, second = (fraction_error(truth[order], labels[order], alpha[order]) for order in orders)
+    assert first == second

@@ -40,10 +40,10 @@ SHARES = np.array([0.3, 0.2, 0.3, 0.2])
 CENTER, SCALE = np.log(14), 0.45
 
 
-def known(labels=None):
-    """T(α) of these scores; of labels, by default the same."""
+def known():
+    """T(α) of these scores, of labels as of votes."""
     full = [np.pad(one, ((0, 0), (1, 0), (0, 0))).tolist() for one in TRUE]
-    return TreeTransition(ASKED, labels or full, full, RHO, (CENTER,), (SCALE,))
+    return TreeTransition(ASKED, full, full, RHO, (CENTER,), (SCALE,))
 
 
 def voted(n, seed, classes=None):

@@ -27,36 +27,18 @@ from truemorph.errors import InputError
 from truemorph.gold.plan import PlanOptions, make_plan
 from truemorph.questions import columns_of, packaged_trees
 from truemorph.report.measures import bins_of
+from truemorph.simulate import simulate_survey
 
 GZ2 = read_tree("gz2")
 RULES = "applies: kind >= 1; bar: kind = 2"
 
 
-def survey(n=1_500, seed=0):
-    """Votes along the tree of Galaxy Zoo 2; `kind` is 0 smooth or edge-on, 1 no bar, 2 bar, and a tenth is known."""
-    rng = np.random.default_rng(seed)
-    radius = rng.lognormal(2.0, 0.4, n)
-    kind = rng.choice(3, n, p=[0.4, 0.4, 0.2])
-    disk = rng.binomial(40, np.where(kind > 0, 0.3 + 0.5 * (radius > 6), 0.2))
-    face = rng.binomial(disk, 0.9)
-    bar = rng.binomial(face, np.where(kind == 2, 0.7 * (radius > 7) + 0.1, 0.05))
-    return pl.DataFrame({
-        "objid": np.arange(n),
-        "t01_smooth_or_features_a01_smooth_count": 40 - disk,
-        "t01_smooth_or_features_a02_features_or_disk_count": disk,
-        "t01_smooth_or_features_a03_star_or_artifact_count": np.zeros(n, dtype=int),
-        "t01_smooth_or_features_a01_smooth_weighted_fraction": (40 - disk) / 40,
-        "t01_smooth_or_features_a02_features_or_disk_weighted_fraction": disk / 40,
-        "t02_edgeon_a04_yes_count": disk - face,
-        "t02_edgeon_a05_no_count": face,
-        "t03_bar_a06_bar_count": bar,
-        "t03_bar_a07_no_bar_count": face - bar,
-        "petroRad_r": radius,
-        "psfWidth_r": rng.uniform(1.0, 1.5, n),
-        "redshift": rng.uniform(0.02, 0.1, n),
-        "known": kind,
-        "kind": pl.Series(np.where(rng.random(n) < 0.2, kind, -1)).replace(-1, None),
-    })  # fmt: skip
+def survey(n=1_500, seed=1):
+    """Votes along the tree of Galaxy Zoo 2; `kind` is 0 smooth or edge-on, 1 no bar, 2 bar, and a fifth is known."""
+    votes = simulate_survey(n, seed)[1]
+    known = votes["truth_bar"].replace_strict({"no bar": 1, "bar": 2}, default=0)
+    looked = pl.Series(np.random.default_rng(seed).random(n) < 0.2)
+    return votes.select(pl.exclude("^truth.*$"), known=known, kind=pl.when(looked).then(known))
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import truemorph as tm
 from conftest import stripes
 
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 N, SIZE, BATCH, EPOCHS = 960, 32, 48, 5
 LOSS = tm.DebiasedLoss(tm.RayleighTransition(theta=11.25))
 
@@ -96,8 +97,6 @@ def in_lightning(network, data, folder):
     return network
 
 
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.slow
 @pytest.mark.parametrize("train", [in_a_plain_loop, in_timms_script, in_lightning])
 def test_other_loops_recover_the_disks(data, tmp_path, train):
     network = train(small_network(), data, tmp_path).eval()
@@ -106,8 +105,6 @@ def test_other_loops_recover_the_disks(data, tmp_path, train):
     assert all(float(right[data[3] == k].float().mean()) > 0.97 for k in (0, 1))
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
 def test_zoobots_classifier_recovers_the_disks(data, tmp_path):
     finetune = pytest.importorskip("zoobot.pytorch.training.finetune", reason="zoobot is not installed")
 

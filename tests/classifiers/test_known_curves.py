@@ -1,7 +1,5 @@
 """Training and labelling with a known T(α), and training on gold labels."""
 
-from dataclasses import replace
-
 import numpy as np
 import polars as pl
 import pytest
@@ -9,22 +7,17 @@ from sklearn.linear_model import LogisticRegression
 
 from conftest import codes, run
 from truemorph import (
-    Asked,
     MatrixTransition,
     RayleighTransition,
-    Votes,
     WeibullTransition,
-    fit_transition,
     label_galaxies,
     load,
     read_table,
-    read_tree,
     simulate_catalogue,
     train_classifier,
     write_table,
 )
 from truemorph.catalogs.catalogue import read_catalogue
-from truemorph.classifiers.checkpoint import save_classifier
 from truemorph.errors import InputError
 from truemorph.tables import CatalogTable
 
@@ -67,17 +60,13 @@ def test_a_run_and_its_labels_use_a_known_curve(capsys, prepared, tmp_path):
     given, own = (read_table(tmp_path / f"{name}.parquet").frame for name in "ab")
     assert given["posterior_disk"].null_count() == 0
     assert given["posterior_disk"].equals(own["posterior_disk"])
-    with pytest.raises(InputError, match="fwhm"):
-        label_galaxies(tmp_path / "naive", prepared, tmp_path / "c.parquet", transition="fisk:15,2:fwhm")
 
 
 @pytest.mark.parametrize(
     ("given", "says"),
     [
         ({"transition": "weibull:11.25"}, "must be weibull:SCALE,SHAPE"),
-        ({"transition": "rayleigh:-1"}, "theta must be a positive number"),
         ({"transition": "rayleigh:11.25", "labels": "naive"}, "`transition` and `labels` naive exclude each other"),
-        ({"labels": "gold", "transition": RayleighTransition(9.0)}, "and `labels` gold exclude each other"),
     ],
 )
 def test_invalid_curves_raise_errors(prepared, tmp_path, given, says):
@@ -130,16 +119,3 @@ def test_gold_labels_that_were_selected_by_label_have_inverse_probability_weight
     truth, error = frame["truth"].mean(), 0.5 / np.sqrt(chosen.sum() / 4)  # weighted rows count as fewer
     assert abs(mean["known"] - truth) < 3 * error
     assert abs(mean["ignored"] - truth) > 5 * error
-
-
-def test_a_model_folder_holds_t_of_paths(prepared, tmp_path):
-    trained = train_classifier(prepared, out=tmp_path / "m", labels="naive", **DCV14)
-    frame = read_catalogue(prepared).frame
-    votes = Votes.of_labels(
-        Asked.named(read_tree("gz2"), "smooth", ("smooth", "disk", "smooth")), frame["label"].to_numpy()
-    )
-    fit = fit_transition(votes, frame["alpha"].to_numpy(), gold=frame["gold"].fill_null(-1).to_numpy())
-    described = {**trained.model.described, "transition": fit.to_dict()}
-    again = load(save_classifier(replace(trained.model, described=described), tmp_path / "tree"))
-    alpha = np.array([5.0, 15.0])
-    np.testing.assert_array_equal(again.transition.matrix(alpha), fit.transition.matrix(alpha))

@@ -37,8 +37,8 @@ def flips_with_bulge(slope):
     return LogisticTransition(flips, center=(np.log(14), 0), scale=(1, 1))
 
 
-def world(seed, slope=1.0, n=5_000, gold=500):
-    return simulate_catalogue(n, seed, transition=flips_with_bulge(slope), trend="features", gold=gold)
+def world(seed, slope=1.0):
+    return simulate_catalogue(5_000, seed, transition=flips_with_bulge(slope), trend="features", gold=500)
 
 
 def mean_error(seed, slope):

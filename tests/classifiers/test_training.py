@@ -4,6 +4,7 @@ import json
 import resource
 import shutil
 from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -17,7 +18,6 @@ from truemorph.classifiers.members import TrainingRows, train_members
 from truemorph.classifiers.train import train_on_catalogue
 from truemorph.config import RunConfig, training_config
 from truemorph.errors import CheckpointError, InputError, TruemorphError
-from truemorph.tables import CatalogTable
 
 pytestmark = pytest.mark.slow
 
@@ -194,12 +194,10 @@ def test_logistic_regression_trains_on_validation_galaxies_too(catalogue, tmp_pa
 
 def test_a_fit_at_its_bound_is_not_used_for_training_unless_it_is_given(catalogue, tmp_path):
     """Labels of disks only, most of them flipped: all could be disks."""
-    frame = read_table(catalogue).frame
-    rng = np.random.default_rng(0)
-    seen = rng.random(frame.height) > RayleighTransition(30.0).flip_probability(frame["alpha"].to_numpy())
-    changed = CatalogTable(
-        frame.with_columns(label=pl.Series(seen.astype(int))), metadata=read_table(catalogue).metadata
-    )
+    table = read_table(catalogue)
+    alpha = table.frame["alpha"].to_numpy()
+    seen = np.random.default_rng(0).random(alpha.size) > RayleighTransition(30.0).flip_probability(alpha)
+    changed = replace(table, frame=table.frame.with_columns(label=pl.Series(seen.astype(int))))
     write_table(changed, tmp_path / "disks.parquet")
     fit = tm.estimate_transition(tmp_path / "disks.parquet", out=tmp_path / "fit.json", compare=False)
     assert "fraction-at-bound" in codes(fit)

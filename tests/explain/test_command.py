@@ -8,7 +8,7 @@ import pytest
 from astropy.io import fits
 from astropy.table import Table
 
-from conftest import run
+from conftest import assert_represented, run
 from explain.conftest import model_of
 from truemorph import explain_classifier, write_table
 from truemorph.catalogs.catalogue import image_folder, read_catalogue
@@ -77,6 +77,7 @@ def test_a_table_in_memory_is_named_by_its_type(catalogue, monkeypatch, tmp_path
     given = {"catalogue": table.frame, "rows": "all", "galaxies": 8, "draws": 0, "bootstrap": 5}
     found = explain_classifier(model_of(size=32), out=tmp_path / "explained", **given)
     assert found.content["catalogue"] == "polars DataFrame"
+    assert_represented(found)
 
 
 @pytest.mark.parametrize(

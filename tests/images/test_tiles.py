@@ -8,6 +8,7 @@ from astropy.io import fits
 from astropy.nddata import Cutout2D, NoOverlapError
 from astropy.wcs import WCS
 
+from conftest import codes
 from truemorph.errors import InputError
 from truemorph.images import tiles as module
 from truemorph.images.tiles import cutout_sizes, for_model, open_tiles
@@ -151,10 +152,8 @@ def test_other_scales_and_rotations_are_resampled_and_conserve_flux(tmp_path):
     for k, tolerance in ((0, 1e-6), (1, 0.02), (2, 0.01)):
         np.testing.assert_allclose(cut()[k], expected, atol=tolerance * expected.max())
     # Larger pixels than those of the tiles.
-    coarse, findings = (lambda one: (one, [f.code for f in one.findings]))(
-        for_model(tiles, model | {"scale": 0.5}, True)
-    )
-    assert findings == ["tiles-converted"]
+    coarse = for_model(tiles, model | {"scale": 0.5}, True)
+    assert codes(coarse) == ["tiles-converted"]
     [cut] = coarse.cuts(0, np.array([ra]), np.array([dec]), np.array([15.0]))
     assert cut().shape == (3, 30, 30)
     np.testing.assert_allclose(cut().sum(axis=(1, 2)), 1, atol=0.01)
@@ -163,7 +162,7 @@ def test_other_scales_and_rotations_are_resampled_and_conserve_flux(tmp_path):
         for_model(tiles, model | {"scale": 0.5}, False)
     with pytest.raises(InputError, match="bands"):
         for_model(tiles, model | {"bands": ["g", "r", "z"]}, False)
-    assert [finding.code for finding in for_model(tiles, None, False).findings] == ["tiles-not-compared"]
+    assert codes(for_model(tiles, None, False)) == ["tiles-not-compared"]
 
 
 def test_bad_tiles_and_sizes_have_one_clear_line(tmp_path):
@@ -173,7 +172,7 @@ def test_bad_tiles_and_sizes_have_one_clear_line(tmp_path):
             open_tiles(given, bands)
     next(tmp_path.glob("*-r_TILE0-*")).unlink()
     tiles = open_tiles(pattern, ["i", "r", "g"])
-    assert (len(tiles.layers), [finding.code for finding in tiles.findings]) == (3, ["tiles-incomplete"])
+    assert (len(tiles.layers), codes(tiles)) == (3, ["tiles-incomplete"])
     frame = pl.DataFrame({"radius": [2.0, None]})
     np.testing.assert_array_equal(cutout_sizes("6 * radius", frame, "cat"), [12, np.nan])
     np.testing.assert_array_equal(cutout_sizes("0.5 arcmin", frame, "cat"), [30, 30])
@@ -201,10 +200,7 @@ def test_tiles_that_cannot_be_read_are_left_out_and_said(kind, damage, tmp_path,
     damage(next(tmp_path.glob("*-r_TILE0-*")))
     tiles = open_tiles(pattern, ["i", "r", "g"])
     assert "3 tiles from 12 files" in capsys.readouterr().err
-    assert (len(tiles.layers), [finding.code for finding in tiles.findings]) == (
-        3,
-        ["tiles-unreadable", "tiles-incomplete"],
-    )
+    assert (len(tiles.layers), codes(tiles)) == (3, ["tiles-unreadable", "tiles-incomplete"])
     for one in tmp_path.glob("*-r_TILE*"):
         damage(one)
     with pytest.raises(InputError, match="-r_TILE"):
@@ -234,6 +230,6 @@ def test_zero_points_that_only_the_model_or_only_the_tiles_state_are_said(tmp_pa
     assert (without.zero_point, stated.zero_point) == (None, 25)
     with pytest.raises(InputError, match="zero_point"):
         for_model(without, stated.to_dict(), False)
-    assert [finding.code for finding in for_model(stated, without.to_dict(), False).findings] == ["tiles-not-compared"]
+    assert codes(for_model(stated, without.to_dict(), False)) == ["tiles-not-compared"]
     for one in (stated, without):
         assert not for_model(one, one.to_dict(), False).findings

@@ -2,43 +2,34 @@
 
 import io
 import tarfile
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
 import pytest
-import torch
 from PIL import Image
 
-from conftest import stripes, tiny
-from truemorph import Classifier, RayleighTransition, load
-from truemorph.bias.curves.families import transition_to_dict
+from conftest import stripes
+from truemorph import load
 from truemorph.classifiers.checkpoint import save_classifier
-from truemorph.classifiers.classifier import describe
 from truemorph.classifiers.engines import engine_for
-from truemorph.classifiers.network import GalaxyNetwork
 from truemorph.images.decode import load_image
 from truemorph.labelling import sources
+
+from explain.conftest import model_of  # isort: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def engine_torch():
+    """Here engine "auto" is OpenVINO, as for users without a GPU."""
 
 
 @pytest.fixture(scope="session")
 def image_model(tmp_path_factory):
     """Path of a model of two members; galaxies "g03" and "g04" are in its folds."""
-    config = tiny(image_size=32, folds=2)
-    torch.manual_seed(0)
-    networks = [GalaxyNetwork(config) for _ in range(2)]
-    for network in networks:
-        torch.nn.init.normal_(network.head[-1].weight, std=0.5)
-    described = describe(
-        config,
-        transition_to_dict(RayleighTransition(11.25)),
-        catalogue={"alpha": "R / sigma_PSF", "alpha_psf": "sigma", "source": "a test", "rows": 2},
-        members=2,
-        metrics={},
-        normalisation={"mean": networks[0].mean, "std": networks[0].std},
-    )
-    members = [{name: value.numpy() for name, value in network.state_dict().items()} for network in networks]
     seen = pl.DataFrame({"object_id": ["g03", "g04"], "role": ["out_of_fold"] * 2, "fold": [0, 1]})
-    return save_classifier(Classifier(described, members, seen), tmp_path_factory.mktemp("model") / "model")
+    model = replace(model_of(size=32, members=2), seen=seen)
+    return save_classifier(model, tmp_path_factory.mktemp("model") / "model")
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ def test_galaxies_like_those_of_training_have_no_finding_and_others_have_one(fol
 def test_class_fractions_are_reestimated(folder, tmp_path):
     galaxies = another(4000, 3, disks=0.15)
     report = tm.label_galaxies(folder, galaxies, tmp_path / "labels.parquet")
-    disk = next(fraction for fraction in report.fractions if fraction["class"] == "disk")
+    _, disk = report.fractions
     p = pl.read_parquet(report.out)["p_disk"].to_numpy()
     truth = galaxies["gold"].mean()
     assert disk["mean"] == pytest.approx(p.mean())
@@ -71,7 +71,7 @@ def test_reestimated_fractions_have_an_error_only_if_training_fractions_rest_on_
     settings = {"features": ["covariate"], "folds": 5}
     tm.train_classifier(ours, out=tmp_path / "model", preset="dcv14", settings=settings, **how)
     report = tm.label_galaxies(tmp_path / "model", others, tmp_path / "labels.parquet")
-    disk = next(fraction for fraction in report.fractions if fraction["class"] == "disk")
+    _, disk = report.fractions
     assert (disk["reestimated_stderr"] is None) == (way != "gold")
     assert disk["estimate"] is None  # of other galaxies
     if way == "gold":

@@ -39,19 +39,30 @@ def votes(tmp_path):
     return tmp_path / "votes.parquet"
 
 
+@pytest.fixture
+def options(tiles):
+    """Options for labels straight from the tiles."""
+    return {"tiles": tiles, "bands": "i,r,g", "size": SIZE, "precision": "fp32"}
+
+
 def prepared(votes, tiles, out, bands="i,r,g", **options):
     columns = {"id": "id", "smooth": "smooth", "disk": "disk", "radius": "radius", "psf_fwhm": "fwhm"}
     return prepare_catalogue(votes, **columns, out=out, tiles=tiles, bands=bands, size=SIZE, **options)
 
 
+def as_sky(votes, folder):
+    """A HATS catalogue with partitions of one order."""
+    write_hats([votes], folder / "sky", pq.read_schema(votes), ("ra", "dec"))
+    return folder / "sky"
+
+
 @pytest.mark.slow
-def test_labels_from_tiles_are_those_of_stored_cutouts_also_if_resumed(model, votes, tiles, tmp_path, monkeypatch):
-    stored = prepared(votes, tiles, tmp_path / "cat.parquet")
+def test_labels_from_tiles_are_those_of_stored_cutouts_also_if_resumed(model, votes, options, tmp_path, monkeypatch):
+    stored = prepared(votes, options["tiles"], tmp_path / "cat.parquet")
     assert "images-missing" in codes(stored)
     lacking = pl.read_csv(tmp_path / "cat.cutouts" / "problems.csv")
     expected = label_galaxies(model, stored.out, tmp_path / "stored.parquet", precision="fp32")
     assert expected.labelled + lacking.height == 80
-    options = {"tiles": tiles, "bands": "i,r,g", "size": SIZE, "precision": "fp32"}
     # Two shards, and a part that was lost.
     shards = [label_galaxies(model, stored.out, tmp_path / "labels", shard=one, **options) for one in ("1/2", "2/2")]
     assert [report.complete for report in shards] == [False, True]
@@ -159,10 +170,8 @@ def test_partitions_have_the_rows_of_their_pixel_in_order(tmp_path, monkeypatch)
 
 
 @pytest.mark.slow
-def test_a_hats_catalogue_is_labelled_as_one_that_hats_and_lsdb_read(model, votes, tiles, tmp_path):
-    write_hats([votes], tmp_path / "sky", pq.read_schema(votes), ("ra", "dec"))
-    options = {"tiles": tiles, "bands": "i,r,g", "size": SIZE, "precision": "fp32"}
-    report = label_galaxies(model, tmp_path / "sky", tmp_path / "labels", hats=True, **options)
+def test_a_hats_catalogue_is_labelled_as_one_that_hats_and_lsdb_read(model, votes, options, tmp_path):
+    report = label_galaxies(model, as_sky(votes, tmp_path), tmp_path / "labels", hats=True, **options)
     expected = label_galaxies(model, votes, tmp_path / "table.parquet", copy="ra,dec", **options)
     frame = pl.read_parquet(tmp_path / "labels" / "dataset" / "**" / "*.parquet", hive_partitioning=False)
     own = read_table(tmp_path / "table.parquet").frame.sort("object_id")
@@ -178,11 +187,9 @@ def files_in(folder):
 
 
 @pytest.mark.slow
-def test_only_hats_catalogues_of_labels_are_replaced_and_never_what_is_read(model, votes, tiles, tmp_path):
+def test_only_hats_catalogues_of_labels_are_replaced_and_never_what_is_read(model, votes, options, tmp_path):
     """`label MODEL CAT/dataset --out CAT --hats` deleted the survey's catalogue."""
-    options = {"tiles": tiles, "bands": "i,r,g", "size": SIZE, "precision": "fp32", "hats": True}
-    survey_ = tmp_path / "sky"
-    write_hats([votes], survey_, pq.read_schema(votes), ("ra", "dec"))
+    options["hats"], survey_ = True, as_sky(votes, tmp_path)
     properties = (survey_ / "hats.properties").read_text()
     own = [line for line in properties.splitlines() if "truemorph" not in line]
     (survey_ / "hats.properties").write_text("\n".join(own) + "\n")
@@ -202,12 +209,6 @@ def test_only_hats_catalogues_of_labels_are_replaced_and_never_what_is_read(mode
     with pytest.raises(InputError):
         label_galaxies(labels / "model", survey_, labels, **options)
     assert files_in(labels).items() >= before.items()
-
-
-def some_hats(votes, folder):
-    """A HATS catalogue with partitions of one order, and the number of its rows."""
-    write_hats([votes], folder, pq.read_schema(votes), ("ra", "dec"))
-    return sorted(path for path in folder.rglob("Npix=*.parquet")), pq.read_metadata(votes).num_rows
 
 
 def lacks_a_partition(parts, folder):
@@ -249,15 +250,14 @@ DAMAGES = [lacks_a_partition, lacks_rows, has_a_partition_twice, has_a_finer_par
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_hats_catalogue_that_is_not_whole_is_refused(damage, votes, tiles, tmp_path, monkeypatch):
     monkeypatch.setattr(hats, "MOST_ROWS", 30)
-    parts, rows = some_hats(votes, tmp_path / "sky")
-    cut = SourceOptions(tiles=open_tiles(tiles, ["r"]), size=SIZE)
-    sources = tmp_path / "sky", tmp_path / "sky" / "dataset"
+    sky, cut = as_sky(votes, tmp_path), SourceOptions(tiles=open_tiles(tiles, ["r"]), size=SIZE)
+    sources = sky, sky / "dataset"
     for source in sources:
-        assert sum(part.rows for part in open_source(source, cut).parts) == rows
-    damage(parts, tmp_path / "sky")
+        assert sum(part.rows for part in open_source(source, cut).parts) == 80
+    damage(sorted(sky.rglob("Npix=*.parquet")), sky)
     for one in sources:
         if damage is has_a_margin and one is sources[1]:  # which lies outside
-            assert sum(part.rows for part in open_source(one, cut).parts) == rows
+            assert sum(part.rows for part in open_source(one, cut).parts) == 80
             continue
         with pytest.raises(InputError, match="sky"):
             open_source(one, cut)
@@ -279,10 +279,9 @@ def test_the_spatial_index_comes_from_positions_and_rows_without_one_are_listed(
 
 @pytest.mark.slow  # importing both takes eight seconds
 @pytest.mark.filterwarnings("ignore")
-def test_hats_validates_the_catalogue_and_lsdb_opens_it(model, votes, tiles, tmp_path):
+def test_hats_validates_the_catalogue_and_lsdb_opens_it(model, votes, options, tmp_path):
     validation, lsdb = pytest.importorskip("hats.io.validation"), pytest.importorskip("lsdb")
-    options = {"tiles": tiles, "bands": "i,r,g", "size": SIZE, "hats": True}
-    report = label_galaxies(model, votes, tmp_path / "labels", **options)
+    report = label_galaxies(model, votes, tmp_path / "labels", hats=True, **options)
     assert validation.is_valid_catalog(tmp_path / "labels", strict=True)
     opened = lsdb.open_catalog(tmp_path / "labels")
     assert (len(opened), opened.hc_structure.catalog_info.ra_column) == (report.labelled, "ra")

@@ -102,7 +102,6 @@ def test_labels_of_others_are_shown_in_the_bins_of_the_estimate(galaxies):
     table.write_csv(galaxies / "zoobot.csv")
     options = ReportOptions(catalogue=galaxies / "cat.parquet", labels=[galaxies / "zoobot.csv"])
     found = write_report(galaxies / "bar.json", out=galaxies / "others.html", options=options)
-    page = (galaxies / "others.html").read_text(encoding="utf-8")
     given = Estimate.read(galaxies / "bar.json").fractions
     b = np.digitize(alpha, given.edges[1:-1])
     soft = [np.sum((p["disk"] * p["bar"])[b == k]) / np.sum(p["disk"][b == k]) for k in range(4)]
@@ -112,8 +111,6 @@ def test_labels_of_others_are_shown_in_the_bins_of_the_estimate(galaxies):
     np.testing.assert_allclose(shown["zoobot"], hard, atol=0.02)  # ties at p(disk) = 1/2
     rows = {row["labels"]: row for row in found.content["fractions"]}
     assert rows["zoobot, fractions"]["lowest"] == pytest.approx(soft[0])
-    one = given["bar fraction"]
-    assert all(f"{value:.3f} ({value - one.fraction[k]:+.3f})" in page for k, value in enumerate(soft))
     with pytest.raises(InputError):
         write_report(galaxies / "bar.json", out=galaxies / "no.html", options=ReportOptions(labels=options.labels))
     by_two = estimate_transition(
@@ -144,10 +141,10 @@ def test_galaxies_whose_answer_changes_follow_from_the_estimate_and_their_votes(
     options = ReportOptions(catalogue=galaxies / "cat.parquet", bootstrap=0)
     found = write_report(estimate, out=galaxies / "changes.html", options=options)
     frame = pl.read_parquet(galaxies / "cat.parquet")
-    fractions, transition, alpha = estimate.fractions, estimate.transition, frame["alpha"].to_numpy()
+    fractions, transition = estimate.fractions, estimate.transition
     assert transition.asked.classes == fractions.classes == ("does not apply", "no bar", "bar")
-    prior = fractions.fractions[np.digitize(alpha, fractions.edges[1:-1])]
-    p = posterior(prior, path_observations(frame, transition, "here"), alpha, transition)
+    prior = fractions.fractions[np.digitize(frame["alpha"], fractions.edges[1:-1])]
+    p = after_votes(prior, frame, transition)
     changed = p.argmax(axis=1) != path_labels(frame, transition.asked, "here")
     assert 0 < changed.sum() == found.content["questions"][0]["changed"] < frame.height
     listed = read_table(galaxies / "changes_files" / "changed_bar.ecsv").frame
@@ -160,6 +157,11 @@ def test_galaxies_whose_answer_changes_follow_from_the_estimate_and_their_votes(
     page = (galaxies / "changes.html").read_text(encoding="utf-8")
     lost = (path_labels(frame, transition.asked, "here") == 0) & (p.argmax(axis=1) == 2)
     assert f"<td>{lost.sum():,}</td>" in page
+
+
+def after_votes(p, frame, transition):
+    """Posterior probabilities of the galaxies of a catalogue, given their votes."""
+    return posterior(p, path_observations(frame, transition, "here"), frame["alpha"].to_numpy(), transition)
 
 
 def network(folder, name, questions, curves, seed):
@@ -207,10 +209,11 @@ def test_networks_stand_beside_the_estimates_of_their_questions(galaxies):
     index = np.digitize(frame["alpha"].to_numpy(), estimates["bar"].fractions.edges[1:-1])
     shares = {("bar fraction", "model 1"): of_naive.select("p_bar", "p_no_bar")}
     # Of the network through T those given the votes.
+    after = {}
     for head, answers in zip(both.heads, (["bar", "no bar"], ["spiral arms", "no spiral arms"]), strict=True):
         p, through = labels.select(columns_of("p", head.columns)).to_numpy(), estimates[head.question].transition
-        after = posterior(p, path_observations(frame, through, "here"), frame["alpha"].to_numpy(), through)
-        chosen = after[:, [head.classes.index(answer) for answer in answers]]
+        after[head.question] = after_votes(p, frame, through)
+        chosen = after[head.question][:, [head.classes.index(answer) for answer in answers]]
         shares[f"{answers[0]} fraction", "model 2"] = pl.DataFrame(chosen, schema=answers)
     for key, p in shares.items():
         sums = np.array([p.to_numpy()[index == b].sum(axis=0) for b in range(4)])
@@ -221,10 +224,7 @@ def test_networks_stand_beside_the_estimates_of_their_questions(galaxies):
     one = estimates["bar"].fractions["bar fraction"]
     assert rows["bar fraction", "corrected"]["lowest_range"] == [one.low[0], one.high[0]]
     # Random probabilities, with votes through T: the last network through T gives each galaxy's most probable class.
-    p = labels.select(columns_of("p", both.heads[0].columns)).to_numpy()
-    transition = estimates["bar"].transition
-    after = posterior(p, path_observations(frame, transition, "here"), frame["alpha"].to_numpy(), transition)
-    changed = after.argmax(axis=1) != path_labels(frame, transition.asked, "here")
+    changed = after["bar"].argmax(axis=1) != path_labels(frame, estimates["bar"].transition.asked, "here")
     assert found.content["questions"][0]["changed"] == changed.sum()
     problems = {(one["code"], one["severity"]) for one in found.content["findings"]}
     assert ("labels-not-predicted", "problem") in problems  # random probabilities do not predict the votes

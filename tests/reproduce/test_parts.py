@@ -100,20 +100,17 @@ def measured():
     truth = (rng.random(3000) < 0.7).astype(float)
     observed = np.where(rng.random(3000) < np.exp(-(alpha**2) / 200), 0.0, truth)
     labels = {"gz2b": observed, "ddb": truth, "resnet-gz2b": observed, "dcv14": np.ones(3000)}
-    kinds = {"gz2b": "observed"}
-    sets = {
-        name: LabelSet.of_two(name, kinds.get(name, "labels"), values, SMOOTH_OR_DISK)
-        for name, values in labels.items()
-    }
+    sets = {name: LabelSet.of_two(name, "labels", values, SMOOTH_OR_DISK) for name, values in labels.items()}
     return Measured(pl.DataFrame({"alpha": alpha}), sets, BiasTree(alpha, None, 0, 10, 60), ())
+
+
+def pairs_of(measured):
+    return {(one["earlier"], one["later"]): one for one in compare_pairs(measured, measured.tree)}
 
 
 @pytest.mark.slow
 def test_paired_differences_agree_with_an_independent_computation(measured):
-    pairs = {
-        (compare_pair["earlier"], compare_pair["later"]): compare_pair
-        for compare_pair in compare_pairs(measured, measured.tree)
-    }
+    pairs = pairs_of(measured)
     assert len(pairs) == 6
     assert (pairs["gz2b", "resnet-gz2b"]["difference"], pairs["gz2b", "resnet-gz2b"]["stderr"]) == (0, 0)  # same labels
     alpha, (observed, truth) = measured.tree.alpha, (measured.sets[name].labels for name in ("gz2b", "ddb"))
@@ -153,10 +150,7 @@ def test_a_pair_is_compared_on_the_galaxies_that_have_both_labels(measured):
     some = alpha > np.median(alpha)
     part = LabelSet.of_two(truth.name, truth.kind, np.where(some, truth.p, np.nan), SMOOTH_OR_DISK)
     found = replace(measured, sets={"gz2b": observed, "dcv14": part, "ddb": truth})
-    pairs = {
-        (compare_pair["earlier"], compare_pair["later"]): compare_pair
-        for compare_pair in compare_pairs(found, measured.tree)
-    }
+    pairs = pairs_of(found)
     values = [cv14(one.labels[some], alpha[some], 10, bootstrap=0).value for one in (observed, truth)]
     assert pairs["gz2b", "dcv14"]["difference"] == pytest.approx(values[1] - values[0])
     assert pairs["dcv14", "ddb"]["difference"] == 0  # on these galaxies they are the same

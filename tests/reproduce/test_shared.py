@@ -5,15 +5,14 @@ import json
 import pytest
 
 from conftest import run
-from truemorph import prepare_catalogue as prepare
-from truemorph.catalogs.prepare import write_preparation
+from truemorph import prepare_catalogue
 
 
 @pytest.mark.slow
 def test_images_with_debiased_votes(capsys, shared_data, tmp_path):
     out, table = tmp_path / "out", shared_data / "gz2_images.csv"
-    prepared = prepare(table, columns={"radius": "petroR90_est"}, psf_fwhm=1.32)
-    catalogue = write_preparation(prepared, tmp_path / "catalogue.parquet").out
+    given = {"columns": {"radius": "petroR90_est"}, "psf_fwhm": 1.32}
+    catalogue = prepare_catalogue(table, out=tmp_path / "catalogue.parquet", **given).out
     arguments = ["--table", catalogue, "--hart", table, "--bootstrap", "20", "--json"]
     arguments += ["--training.crop", "1", "--training.epochs", "2", "--training.image_size", "32"]
     status, said, err = run(capsys, "reproduce", "--data", tmp_path, "--out", out, *arguments)

@@ -83,7 +83,8 @@ class _Node:
         average = np.sum(pull * mean, axis=1)
         of_scores = (at * (pull - average[:, None]))[:, 1:, None] * self.design[:, None]
         of_whole = -whole * (digamma(whole) - digamma(total + whole) + average)
-        return value, np.column_stack([of_scores.reshape(total.size, tables[0].size), *[of_whole] * self.of_votes])
+        of_scores = of_scores.reshape(total.size, (counts.shape[1] - 1) * self.design.shape[1])
+        return value, np.column_stack([of_scores, *[of_whole] * self.of_votes])
 
     def likelihood(self, point: np.ndarray) -> tuple[float, np.ndarray]:
         """Return the weighted log-likelihood and its slopes, (P,)."""
