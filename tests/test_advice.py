@@ -3,7 +3,6 @@
 `NOT_TESTED` has the findings whose action a test cannot follow.
 """
 
-import ast
 from functools import cache, wraps
 
 import numpy as np
@@ -12,8 +11,8 @@ import pytest
 
 import truemorph as tm
 from catalogs.made_up import ARTEFACT, full
-from conftest import ROOT, codes, confounded_labels, labels_through, some_known
-from test_findings import findings_of
+from conftest import codes, confounded_labels, labels_through, some_known
+from test_findings import findings_made
 from truemorph import write_table
 from truemorph.bias.estimate import make_estimate
 from truemorph.bias.result import Settings
@@ -83,10 +82,7 @@ def advice(code, severity="caution"):
 
 
 def test_every_problem_and_caution_is_tested_or_has_a_reason_why_not():
-    paths = sorted((ROOT / "src" / tm.__name__).rglob("*.py"))
-    texts = [one for one in (path.read_text(encoding="utf-8") for path in paths) if "Finding(" in one]
-    made = [one for text in texts for one in findings_of(ast.parse(text))]
-    severities = {(code, severity) for code, severity, _ in made if severity != "note"}
+    severities = {(code, severity) for code, severity, _ in findings_made() if severity != "note"}
     tested = {code for code, _ in TESTED}
     assert tested | {*NOT_TESTED} == {code for code, _ in severities}
     assert not tested & {*NOT_TESTED}
@@ -763,10 +759,9 @@ def test_more_galaxies_or_a_curve_from_gold_labels(given):
 def judged(tmp_path_factory):
     """Return the findings of a report, without its page, about a catalogue, models and an estimate."""
 
-    def found(table, *sources, definition=None, **options):
+    def found(table, *sources, **options):
         folder = tmp_path_factory.mktemp("report")
-        metadata = {"gold_definition": definition} if definition else {}
-        path = write_table(CatalogTable(table, metadata=metadata), folder / "catalogue.parquet")
+        path = write_table(table, folder / "catalogue.parquet")
         evidence = gather(sources, tm.ReportOptions(catalogue=path, bootstrap=0, **options), folder / "files")
         return [finding for light in lights(evidence) for finding in light.findings]
 
@@ -866,7 +861,7 @@ def test_a_curve_that_is_not_too_wide(train, judged):
 def test_an_estimate_with_the_gold_labels_of_the_report(judged, definition):
     table = with_features(3000).with_columns(gold=pl.when(pl.int_range(pl.len()) < 2000).then("gold"))
     whole = CatalogTable(table, metadata={"gold_definition": definition} if definition else {})
-    return tuple(judged(table, estimate(whole, gold=one), definition=definition) for one in (None, "gold"))
+    return tuple(judged(whole, estimate(whole, gold=one)) for one in (None, "gold"))
 
 
 @advice("fractions-worse", "problem")

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 
 import polars as pl
 import pytest
@@ -20,8 +21,9 @@ def findings_of(tree):
             yield code, severity, not (isinstance(action, ast.Constant) and not action.value)
 
 
-@pytest.fixture(scope="module")
-def made():
+@cache
+def findings_made():
+    """Code, severity and whether there is an action, of each finding that the package makes."""
     paths = sorted((ROOT / "src" / truemorph.__name__).rglob("*.py"))
     return [one for path in paths for one in findings_of(ast.parse(path.read_text(encoding="utf-8")))]
 
@@ -30,14 +32,15 @@ PAGE = (ROOT / "docs" / "findings.md").read_text(encoding="utf-8")
 ENTRIES = re.findall(r"^### (\S+)\n\*(\w+)\.\*", PAGE, re.MULTILINE)
 
 
-def test_every_code_has_one_entry_with_its_severity(made):
+def test_every_code_has_one_entry_with_its_severity():
+    made = findings_made()
     assert len(made) > 50
     assert sorted({(code, severity) for code, severity, _ in made}) == sorted(ENTRIES)
     assert len(re.findall("^### ", PAGE, re.MULTILINE)) == len(dict(ENTRIES))
 
 
-def test_codes_are_slugs_and_problems_and_cautions_have_an_action(made):
-    for code, severity, acts in made:
+def test_codes_are_slugs_and_problems_and_cautions_have_an_action():
+    for code, severity, acts in findings_made():
         assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", code)
         assert severity in ("problem", "caution", "note"), code
         assert acts or severity == "note", code

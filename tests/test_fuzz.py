@@ -29,7 +29,7 @@ from safetensors.numpy import load_file, save
 
 import truemorph as tm
 from conftest import json_values
-from truemorph import Estimate, read_table, read_tree, write_table
+from truemorph import Estimate, read_tree, write_table
 from truemorph.archives.provenance import is_recorded
 from truemorph.bias.files import read_fit
 from truemorph.catalogs.catalogue import read_catalogue
@@ -76,10 +76,7 @@ READERS = {
         f"catalogue.{ending}": lambda path: rows_of(read_catalogue(path))
         for ending in ("parquet", "csv", "fits", "ecsv", "vot")
     },
-    **{f"table.{ending}": read_table for ending in ("parquet", "csv", "fits", "ecsv", "vot")},
-    **{f"model/{name}": lambda path: tm.load(path.parent) for name in ("config.json", "model.safetensors")},
-    "model/seen.parquet": lambda path: tm.load(path.parent),
-    "model/held_out.parquet": lambda path: tm.load(path.parent),
+    "model/config.json": lambda path: tm.load(path.parent),
     "model/run.toml": options_in,
     "old/seen.parquet": lambda path: tm.load(path.parent),
     "old/config.json": lambda path: (tm.load(path.parent).findings, tm.load(path.parent).summary()),
@@ -108,7 +105,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("files")
     galaxies = tm.simulate_catalogue(2000, gold=30)
     for name in READERS:
-        if name.startswith(("catalogue", "table")):
+        if name.startswith("catalogue"):
             table = galaxies[:60].with_columns(name=pl.format("g{}", "object_id"), sampling_weight=1.0)
             write_table(CatalogTable(table, {"alpha": ""}), folder / name)
     options = {"features": ["covariate"], "folds": 2}
@@ -137,12 +134,8 @@ def folder(tmp_path_factory):
     pl.DataFrame(sky).write_parquet(folder / "sky.parquet")
     write_hats([folder / "sky.parquet"], folder / "sky", pq.read_schema(folder / "sky.parquet"), ("ra", "dec"))
     wcs = WCS(naxis=2)
-    wcs.wcs.ctype, wcs.wcs.crval, wcs.wcs.crpix, wcs.wcs.cdelt = (
-        ["RA---TAN", "DEC--TAN"],
-        [150, 2],
-        [20, 20],
-        [-1e-4, 1e-4],
-    )
+    wcs.wcs.ctype, wcs.wcs.crval = ["RA---TAN", "DEC--TAN"], [150, 2]
+    wcs.wcs.crpix, wcs.wcs.cdelt = [20, 20], [-1e-4, 1e-4]
     for ending in ("fits", "fits.gz"):
         values = np.random.default_rng(0).normal(size=(40, 40)).astype(np.float32)
         fits.PrimaryHDU(values, wcs.to_header()).writeto(folder / f"tile.{ending}")

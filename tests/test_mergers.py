@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 import truemorph as tm
-from conftest import run
+from conftest import TINY, refused, run
 from gold.conftest import give
 from truemorph import RayleighTransition, load, read_table
 from truemorph.catalogs.catalogue import read_catalogue
@@ -165,8 +165,7 @@ def test_a_table_of_gold_labels_has_the_classes_or_numbers(capsys, mergers, tmp_
     assert "20 none, 20 merger" in said
     assert silent(said, err)
     table.with_columns(pl.lit("spiral").alias("class")).write_csv(tmp_path / "spirals.csv")
-    status, _, err = run(capsys, "gold", "import", tmp_path / "spirals.csv", *arguments)
-    assert (status, err.count("\n")) == (2, 1)
+    err = refused(capsys, "gold", "import", tmp_path / "spirals.csv", *arguments)
     assert "none, merger" in err
     assert silent(err)
 
@@ -174,8 +173,7 @@ def test_a_table_of_gold_labels_has_the_classes_or_numbers(capsys, mergers, tmp_
 @pytest.mark.slow
 def test_a_network_of_other_classes(capsys, mergers, tmp_path):
     pytest.importorskip("lightning")
-    tiny = {"image_size": 32, "crop": 1.0, "epochs": 1, "batch_size": 16, "hidden": 8, "folds": 1}
-    options = {"preset": "quick", "transition": "rayleigh:9", "settings": {**tiny, "precision": "32-true"}}
+    options = {"preset": "quick", "transition": "rayleigh:9", "settings": TINY | {"epochs": 1, "folds": 1}}
     found = tm.train_classifier(mergers, out=tmp_path / "model", **options)
     history = pl.read_csv(tmp_path / "model" / "history.csv")
     assert {f"fraction_merger_{fifth}" for fifth in range(1, 6)} <= set(history.columns)
@@ -189,6 +187,4 @@ def test_names_that_would_be_one_column_or_none_are_refused(capsys, mergers, tmp
     table = pl.DataFrame({"object_id": range(40), "seen": [0, 1] * 20, "alpha": 9.0})
     table.write_csv(tmp_path / "t.csv")
     columns = ["--label", "seen", "--alpha", "alpha", "--out", tmp_path / "cat.parquet"]
-    status, _, err = run(capsys, "prepare", tmp_path / "t.csv", *columns, "--classes", names)
-    assert (status, err.count("\n")) == (2, 1)
-    assert "classes" in err
+    assert "classes" in refused(capsys, "prepare", tmp_path / "t.csv", *columns, "--classes", names)

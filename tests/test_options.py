@@ -118,8 +118,7 @@ def data(tmp_path_factory):
     bars = tm.prepare_catalogue(survey, question=["bar", "spiral"]).catalogue
     answers = galaxies.select("object_id", **{"class": pl.col("gold").fill_null(0)}).head(200)
     answers = answers.with_columns(other=pl.lit(1), key=pl.col("object_id").reverse())
-    of_bars = bars.frame.select("object_id", label_bar="truth_bar", other=pl.lit("no bar")).head(100)
-    of_bars = of_bars.rename({"label_bar": "class"})
+    of_bars = bars.frame.select("object_id", other=pl.lit("no bar"), **{"class": "truth_bar"}).head(100)
     found = {"galaxies": galaxies, "votes": votes, "survey": survey, "bars": bars, "half": galaxies.head(450)}
     found |= {"fewer": galaxies.with_columns(split=pl.lit("test")).head(450), "folder": folder}
     files = {"beside": beside, "near": beside.with_columns(dec=pl.col("dec") + 0.0001, more="extra")}
@@ -131,9 +130,7 @@ def data(tmp_path_factory):
     found |= {"smooth": folder / "smooth.json", "bars_file": folder / "bars.json", "labels": folder / "labels.parquet"}
     tm.estimate_transition(galaxies, gold="gold", compare=False, out=found["smooth"])
     tm.estimate_transition(bars, question="bar", gold="experts", out=found["bars_file"])
-    settings = {"features": ["covariate"]}
-    curve, model = "rayleigh:11", folder / "model"
-    trained = tm.train_classifier(galaxies, out=model, preset="dcv14", settings=settings, transition=curve)
+    trained = tm.train_classifier(galaxies, **FEATURES | {"out": folder / "model", "transition": "rayleigh:11"})
     tm.label_galaxies(trained.model, galaxies, found["labels"])
     return found | {"model": trained.model, "outcomes": {}}
 

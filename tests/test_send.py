@@ -8,7 +8,7 @@ from astropy import units as u
 from astropy.table import QTable, Table
 
 import truemorph as tm
-from conftest import run
+from conftest import done, run
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # astropy 8 says that it will move
@@ -52,8 +52,7 @@ def topcat(hub):
 
 def test_a_file_arrives_with_its_columns_units_and_rows(topcat, capsys, tmp_path):
     path = tm.write_table(tm.read_table(QUANTITIES), tmp_path / "sizes.ecsv")
-    status, out, _ = run(capsys, "send", path, "--to", "TOPCAT")
-    assert status == 0
+    out = done(capsys, "send", path, "--to", "TOPCAT")
     assert "2 rows" in out
     assert "topcat" in out
     (received,) = topcat.loaded

@@ -1,4 +1,4 @@
-"""The fetch command for all archives: offline runs, provenance, full disks, extras."""
+"""The fetch command for all archives: repeated runs, provenance, full disks, extras."""
 
 import errno
 import json
@@ -7,11 +7,11 @@ import polars as pl
 import pytest
 
 from archives.server import SQL
-from conftest import run
+from conftest import done, refused
 from truemorph.archives.addresses import addresses
 from truemorph.archives.fetch import ARCHIVES, fetch
 from truemorph.archives.provenance import origin, read_provenance, record
-from truemorph.errors import InputError, TruemorphError
+from truemorph.errors import InputError
 
 pytestmark = pytest.mark.slow
 
@@ -27,8 +27,7 @@ def test_every_archive_is_fetched_by_command(capsys, sky, tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TRUEMORPH_ADDRESSES", str(file))
     fast = ("--rate", 100000, "--json")
-    status, out, err = run(capsys, "fetch", "gz2", "sdss", "simard", "--no-images", *fast)
-    assert status == 0, err
+    out = done(capsys, "fetch", "gz2", "sdss", "simard", "--no-images", *fast)
     results = json.loads(out)["archives"]
     assert [result["folder"] for result in results] == ["data/gz2", "data/sdss", "data/simard"]
     assert "Simard et al. 2011" in out
@@ -37,9 +36,7 @@ def test_every_archive_is_fetched_by_command(capsys, sky, tmp_path, monkeypatch)
     monkeypatch.delenv("TRUEMORPH_ADDRESSES")
     options(sky, "hst")["positions"].write_csv("positions.csv")
     more = ("--positions", "positions.csv", "--pixels", 32, "--addresses", file)
-    status, out, err = run(capsys, "fetch", "hst", "--out", "hst", *more, *fast)
-    assert status == 0, err
-    result = json.loads(out)
+    result = json.loads(done(capsys, "fetch", "hst", "--out", "hst", *more, *fast))
     assert (result["archive"], result["folder"], result["counts"]["ok"]) == ("hst", "hst", 2)
     assert {one["name"] for one in result["sources"]} == {"hst.hips2fits", "hst.moc"}
 
@@ -55,23 +52,17 @@ def test_every_archive_is_fetched_by_command(capsys, sky, tmp_path, monkeypatch)
     ],
 )
 def test_wrong_options_raise_one_line_errors(capsys, tmp_path, words, named):
-    status, _, err = run(capsys, "fetch", *words, "--out", tmp_path / "out")
-    assert (status, len(err.splitlines())) == (2, 1)
-    assert named in err
+    assert named in refused(capsys, "fetch", *words, "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", ARCHIVES)
-def test_offline_there_are_no_requests_and_no_writes(sky, tmp_path, name):
+def test_for_a_complete_folder_there_are_no_requests_and_no_writes(sky, tmp_path, name):
     """A read-only folder is sufficient."""
-    with pytest.raises(TruemorphError):
-        fetch(name, tmp_path / name, offline=True, **options(sky, name))
-    assert not (tmp_path / name).exists()
     got = sky.fetch(name, tmp_path / name, **options(sky, name))
     before, asked = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}, len(sky.requests)
-    # Independent of the address of the files.
-    for more in ({"offline": True}, {"addresses_from": sky.addresses}):
-        assert fetch(name, tmp_path / name, **more, **options(sky, name)).counts == got.counts
+    again = fetch(name, tmp_path / name, addresses_from=sky.addresses, **options(sky, name))
+    assert again.counts == got.counts
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
     assert len(sky.requests) == asked
 

@@ -27,9 +27,15 @@ def session():
     return Session(1e6)
 
 
-def at(url, checksum=None):
-    settings = {"url": url} if checksum is None else {"url": url, "checksum": checksum}
-    return addresses({"gz2.hart16": settings})["gz2.hart16"]
+@pytest.fixture
+def get(session, tmp_path):
+    """Download a file into the test's folder."""
+
+    def got(url, checksum=None, name="t.bin"):
+        settings = {"url": url} if checksum is None else {"url": url, "checksum": checksum}
+        download(session, addresses({"gz2.hart16": settings})["gz2.hart16"], tmp_path / name)
+
+    return got
 
 
 @pytest.fixture
@@ -46,9 +52,9 @@ def names(folder):
 
 
 @pytest.mark.parametrize("checksum", [None, MD5, SHA256])
-def test_a_file_is_downloaded_once(server, session, url, tmp_path, checksum):
+def test_a_file_is_downloaded_once(server, get, url, tmp_path, checksum):
     for _ in range(2):
-        download(session, at(url, checksum), tmp_path / "t.bin")
+        get(url, checksum)
         assert (tmp_path / "t.bin").read_bytes() == BODY
         assert names(tmp_path) == ["provenance.json", "t.bin"]
         entry = read_provenance(tmp_path)["t.bin"]
@@ -56,50 +62,50 @@ def test_a_file_is_downloaded_once(server, session, url, tmp_path, checksum):
     assert len(server.requests) == 1
 
 
-def test_a_download_resumes_after_interruptions_and_failed_runs(server, session, url, tmp_path):
+def test_a_download_resumes_after_interruptions_and_failed_runs(server, get, url, tmp_path):
     # Tries are not counted while data arrive.
     server.script("/t.bin", *[Answer(cut=40_000)] * 5, busy(503), *[Answer(cut=0)] * 4)
     with pytest.raises(TruemorphError):
-        download(session, at(url, MD5), tmp_path / "t.bin")
+        get(url, MD5)
     assert names(tmp_path) == ["t.bin.part", "t.bin.part.json"]
-    download(session, at(url, MD5), tmp_path / "t.bin")
+    get(url, MD5)
     assert ranges(server)[:3] == [None, "bytes=40000-", "bytes=80000-"]
     assert ranges(server)[-1] == "bytes=200000-"
     assert (tmp_path / "t.bin").read_bytes() == BODY
 
 
 @pytest.mark.parametrize("second", [Answer(), Answer(ranges=False)])  # another ETag; neither ETag nor ranges
-def test_a_changed_file_is_downloaded_from_the_start(server, session, url, tmp_path, monkeypatch, second):
+def test_a_changed_file_is_downloaded_from_the_start(server, get, url, tmp_path, monkeypatch, second):
     server.script("/t.bin", Answer(cut=200_000))
     monkeypatch.setattr(http, "TRIES", 1)
     with pytest.raises(TruemorphError):
-        download(session, at(url), tmp_path / "t.bin")
+        get(url)
     server.put("/t.bin", BODY[::-1])
     server.script("/t.bin", second)
     # A password in the address is sent, and not recorded.
-    download(session, at(url.replace("http://", "http://me:secret@")), tmp_path / "t.bin")
+    get(url.replace("http://", "http://me:secret@"))
     assert (tmp_path / "t.bin").read_bytes() == BODY[::-1]
     assert server.requests[-1].headers["Authorization"].startswith("Basic ")
     assert "secret" not in (tmp_path / "provenance.json").read_text()
 
 
-def test_an_existing_file_is_kept_only_if_it_is_the_correct_one(server, session, url, tmp_path):
+def test_an_existing_file_is_kept_only_if_it_is_the_correct_one(server, get, url, tmp_path):
     path, elsewhere = tmp_path / "t.bin", server.put("/other.bin", BODY)
 
-    def requests_for(wanted):
+    def requests_for(*wanted):
         before = len(server.requests)
-        download(session, wanted, path)
+        get(*wanted)
         assert path.read_bytes() == BODY
         return len(server.requests) - before
 
     path.write_bytes(BODY)  # manually
-    assert requests_for(at(url)) == 0
+    assert requests_for(url) == 0
     path.write_bytes(BODY[:-1])
-    assert requests_for(at(url)) == 1
-    assert requests_for(at(elsewhere)) == 1
-    assert requests_for(at(elsewhere, MD5)) == 0
+    assert requests_for(url) == 1
+    assert requests_for(elsewhere) == 1
+    assert requests_for(elsewhere, MD5) == 0
     path.write_bytes(BODY[:-1])
-    assert requests_for(at(elsewhere, MD5)) == 1
+    assert requests_for(elsewhere, MD5) == 1
 
 
 def zipped(path, entries, compression=zipfile.ZIP_DEFLATED):
@@ -118,24 +124,24 @@ def zipped(path, entries, compression=zipfile.ZIP_DEFLATED):
     ],
     ids=["gz", "zip", "bin"],  # names of tests must not contain the time that is in the bytes
 )
-def test_a_truncated_file_is_detected_by_its_checksum_or_its_end(server, session, tmp_path, name, whole, checksum):
+def test_a_truncated_file_is_detected_by_its_checksum_or_its_end(server, get, tmp_path, name, whole, checksum):
     """Without length and chunks, the end of the connection looks like the end of the file."""
-    address = at(server.put(f"/{name}", whole[:-40], length=False), checksum)
+    url = server.put(f"/{name}", whole[:-40], length=False)
     with pytest.raises(TruemorphError):
-        download(session, address, tmp_path / name)
+        get(url, checksum, name)
     assert names(tmp_path) == []
     # Some servers declare a .gz file as a compressed transfer.
     server.put(f"/{name}", whole, headers={"Content-Encoding": "gzip"})
-    download(session, address, tmp_path / name)
+    get(url, checksum, name)
     assert (tmp_path / name).read_bytes() == whole
 
 
-def test_a_web_page_instead_of_data_raises_an_error(server, session, url, tmp_path):
+def test_a_web_page_instead_of_data_raises_an_error(server, get, url, tmp_path):
     server.script("/t.bin", Answer(cut=200_000), page(), page())
-    download(session, at(url, MD5), tmp_path / "t.bin")  # transient, and the partial file is kept
-    server.put("/page", page().body)
+    get(url, MD5)  # transient, and the partial file is kept
+    url = server.put("/page", page().body)
     with pytest.raises(TruemorphError, match="We are down for maintenance"):
-        download(session, at(server.url("/page")), tmp_path / "t.csv")
+        get(url, name="t.csv")
     assert not (tmp_path / "t.csv.part").exists()
 
 

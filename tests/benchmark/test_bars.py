@@ -6,11 +6,11 @@ import numpy as np
 import polars as pl
 import pytest
 
+from conftest import done, refused
 from truemorph.benchmark.bars import ASKED, BAR, answer_scores, draw_votes, known_transition, make_bar_world
 from truemorph.benchmark.leaderboard import BOARDS, Plan, run_plan
 from truemorph.benchmark.methods import matched_votes, methods_of, path_votes
 from truemorph.benchmark.worlds import Sizes
-from truemorph.cli import main
 
 pytestmark = pytest.mark.slow
 
@@ -87,9 +87,21 @@ def test_real_bars_are_those_of_the_experts(shared_data):
 
 def test_the_command_writes_a_board_of_bars(tmp_path, capsys):
     out = tmp_path / "board"
-    arguments = ["--question", "bar", "--worlds", "plain", "--methods", "labels", "--seeds", "1"]
-    main(["benchmark", *arguments, "--train", "300", "--test", "150", "--out", str(out), "--json"])
-    content = json.loads(capsys.readouterr().out)
+    plan = [
+        "--question",
+        "bar",
+        "--worlds",
+        "plain",
+        "--methods",
+        "labels",
+        "--seeds",
+        1,
+        "--train",
+        300,
+        "--test",
+        150,
+    ]
+    content = json.loads(done(capsys, "benchmark", *plan, "--out", out, "--json"))
     assert content["plan"]["question"] == "bar"
     assert content["rows"][0]["definition"] == "bar = as simulated"
     assert pl.read_csv(out / "leaderboard.csv")["title"].to_list() == ["majority paths"]
@@ -98,7 +110,4 @@ def test_the_command_writes_a_board_of_bars(tmp_path, capsys):
 
 def test_boards_of_bars_have_images(tmp_path, capsys):
     assert BAR in BOARDS
-    with pytest.raises(SystemExit) as stopped:
-        main(["benchmark", "--question", "bar", "--catalogue-only", "--out", str(tmp_path)])
-    assert stopped.value.code == 2
-    assert "--question" in capsys.readouterr().err
+    assert "--question" in refused(capsys, "benchmark", "--question", "bar", "--catalogue-only", "--out", tmp_path)

@@ -6,10 +6,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from conftest import done, refused
 from truemorph.benchmark.leaderboard import Plan, run_plan, summarise
 from truemorph.benchmark.methods import NETWORKS, TABLES, methods_of
 from truemorph.benchmark.worlds import FILES, WITH_PICTURES, WITHOUT_PICTURES, Sizes, make_world
-from truemorph.cli import main
 
 pytestmark = pytest.mark.slow
 
@@ -89,10 +89,10 @@ def test_scores_of_methods_on_real_catalogues(shared_data, tmp_path):
 
 def test_the_command_writes_the_leaderboard(tmp_path, capsys):
     out = tmp_path / "board"
-    arguments = ["benchmark", "--out", str(out), "--worlds", "plain", "--methods", "labels,dcv14", "--seeds", "2"]
-    main([*arguments, "--catalogue-only", "--jobs", "2", "--json"])
+    arguments = ["--worlds", "plain", "--methods", "labels,dcv14", "--seeds", 2, "--catalogue-only", "--jobs", 2]
+    printed = json.loads(done(capsys, "benchmark", *arguments, "--out", out, "--json"))
     content = json.loads((out / "leaderboard.json").read_text())
-    assert content["rows"] == json.loads(capsys.readouterr().out)["rows"]
+    assert content["rows"] == printed["rows"]
     assert {(row["method"], row["seeds"]) for row in content["rows"]} == {("labels", 2), ("dcv14", 2)}
     assert f"{content['rows'][0]['means']['balanced_accuracy']:.3f} / " in (out / "leaderboard.html").read_text()
     assert (out / "leaderboard.md").is_file()
@@ -111,7 +111,4 @@ def test_the_command_writes_the_leaderboard(tmp_path, capsys):
     ],
 )
 def test_invalid_options_give_one_line(tmp_path, capsys, arguments, message):
-    with pytest.raises(SystemExit) as stopped:
-        main(["benchmark", "--out", str(tmp_path / "board"), *arguments])
-    assert stopped.value.code == 2
-    assert message in capsys.readouterr().err
+    assert message in refused(capsys, "benchmark", "--out", tmp_path / "board", *arguments)

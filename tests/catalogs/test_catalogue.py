@@ -73,9 +73,8 @@ def test_gold_labels_from_a_column_or_a_rule(rule, classes, definition):
 def test_sentinels_in_rules_are_missing_with_a_finding():
     table = pl.DataFrame({"t_type": [-5, -99, 4]})
     read = gold_classes(table, "t_type >= -3", "disk", "experts")
-    classes, findings = read.numbers, read.findings
-    assert classes.tolist() == [0, -1, 1]
-    assert [finding.code for finding in findings] == ["values-treated-as-missing"]
+    assert read.numbers.tolist() == [0, -1, 1]
+    assert codes(read) == ["values-treated-as-missing"]
 
 
 # --- reading a catalogue ----------------------------------------------------------------------------------------------

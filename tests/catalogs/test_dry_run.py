@@ -77,7 +77,11 @@ def test_of_each_tree(tmp_path, tree, columns, kind, given):
     same_catalogue(tmp_path, frame_of(columns), options, again)
 
 
-GZ2_TABLE = TABLES[1][1]
+GZ2_TABLE = TABLES[1][1] | {"kind": ["A  B", "A B"] * 20}
+ODD = {
+    "sersic_n": {"column": "n\npsf_fwhm = 9", "optional": True},
+    "ellipticity": {"expression": "CASE WHEN kind = 'A  B' THEN 0.1 ELSE 0.2 END"},
+}
 ANSWERS = {"question": "stage", "answers": ("none=n0", "minor=n1")}
 
 
@@ -86,6 +90,7 @@ ANSWERS = {"question": "stage", "answers": ("none=n0", "minor=n1")}
     [
         {"preset": {"extends": "gz2", "about": 'My "survey" \\ [x]\n = 3', "definition": "disk: spirals"}},
         {"classes": ("early-type", "late-type"), "definition": "late-type: with arms"},
+        {"preset": {"extends": "paper", "columns": ODD}, "keep": ["petroRad_r > 5"], "sample": "9,8"},
         {"psf_fwhm": 1.3},
         {"columns": {"redshift": "0.5 * redshift", "vote_count": "40"}},
         {"sample": "balanced", "split": "0.5,0.25,0.25", "cosmology": "Planck18"},

@@ -31,7 +31,7 @@ TABLE = pl.DataFrame(
         ('"smooth-or-f" + "Class1.1"', [1.25, 2.5, 3.75]),
         ("x > 1", [True, None, None]),  # NaN is missing, not larger than all numbers
         ("a BETWEEN 1 AND 2 AND s IS NOT NULL", [True, True, False]),
-        ("CASE a WHEN 1 THEN 'x' WHEN 2 THEN s END", ["x", "v", None]),
+        ("CASE a WHEN 1 THEN 'x  y' WHEN 2 THEN s END", ["x  y", "v", None]),
         ("CASE WHEN b > 0 THEN a ELSE 0 END", [1.0, 0.0, 300.0]),
         ("t = 1", [True, False, None]),
         ("greatest(log10(b), 0.5)", [np.log10(4), 0.5, np.log10(7)]),

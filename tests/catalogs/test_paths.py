@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from catalogs.test_dry_run import NAMED, votes_of
 from conftest import codes
 from truemorph import (
     Asked,
@@ -48,21 +49,21 @@ def catalogue(tmp_path_factory):
     return out
 
 
+@pytest.fixture(scope="module")
+def estimated(catalogue):
+    """The estimate of its bar fractions, also as bars.json beside it."""
+    out = catalogue.with_name("bars.json")
+    return estimate_transition(catalogue, question="bar", gold=RULES, fraction_bins=2, out=out)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("tree", list(packaged_trees()), ids=lambda one: one.name)
 def test_tables_of_surveys_are_recognised_by_the_columns_of_their_tree(tree):
     """Under the last of the names that a tree has for each column, which are those of one survey only."""
-    rng, votes = np.random.default_rng(0), {}
-    template = (tree.counts or tree.fractions)[0]
-    for asked in tree.gates("bar"):
-        drawn = rng.multinomial(40, [1 / len(asked.answers)] * len(asked.answers), 200)
-        names = [template.format(column=answer[-1]) for answer in asked.answers.values()]
-        votes |= dict(zip(names, (drawn if tree.counts else drawn / 40).T, strict=True))
-    total = {tree.totals[0]: np.full(200, 40)} if tree.totals else {}
-    frame = pl.DataFrame({"id": np.arange(200), "alpha": rng.uniform(2, 20, 200), **votes, **total})
-    named = {"id": "id", "alpha": "alpha", "question": "bar"}
-    got = prepare_catalogue(frame, **named).catalogue
-    assert prepare_catalogue(frame, **named, dry_run=True).to_dict()["about"] == got.metadata["about"]
+    kind, (template, *_) = ("counts", tree.counts) if tree.counts else ("fractions", tree.fractions)
+    table = pl.DataFrame(votes_of(tree, template, -1, kind))
+    got = prepare_catalogue(table, **NAMED, question="bar").catalogue
+    assert prepare_catalogue(table, **NAMED, question="bar", dry_run=True).to_dict()["about"] == got.metadata["about"]
     assert got.metadata["tree"]["name"] == tree.name
     assert got.metadata["about"].startswith(tree.about.partition(" (")[0].partition(",")[0])
     assert got.frame["label_bar"].n_unique() > 2
@@ -84,7 +85,7 @@ def test_prepare_adds_majority_paths_and_votes_of_a_question(catalogue):
     assert frame["label"].to_list() == plain["label"].to_list()
 
 
-def test_missing_and_impossible_votes_are_reported(tmp_path):
+def test_missing_and_impossible_votes_are_reported():
     bar = pl.col("t03_bar_a06_bar_count")
     row = pl.int_range(pl.len())
     table = survey(300).with_columns(bar.cast(pl.Float64).alias(bar.meta.output_name()))
@@ -111,14 +112,13 @@ def test_fractions_of_a_question_from_the_command(catalogue, tmp_path):
 
 
 @pytest.mark.slow
-def test_gold_labels_of_a_question_can_be_prepared(catalogue, tmp_path):
+def test_gold_labels_of_a_question_can_be_prepared(estimated, tmp_path):
     path = tmp_path / "gold.parquet"
     prepare_catalogue(survey(), question="bar", gold=RULES, out=path)
     assert set(pl.read_parquet(path)["gold_bar"].drop_nulls()) == {"does not apply", "no bar", "bar"}
     found = estimate_transition(path, question="bar", gold="gold", fraction_bins=2)
-    same = estimate_transition(catalogue, question="bar", gold=RULES, fraction_bins=2)
-    np.testing.assert_array_equal(found["bar fraction"].fraction, same["bar fraction"].fraction)
-    assert found.about["gold_definition"] == same.about["gold_definition"]
+    np.testing.assert_array_equal(found["bar fraction"].fraction, estimated["bar fraction"].fraction)
+    assert found.about["gold_definition"] == estimated.about["gold_definition"]
     assert "gold labels" in measure_bias(path, question="bar", bootstrap=0).results
 
 
@@ -133,13 +133,12 @@ def test_labels_alone_give_no_fraction_of_a_question_but_its_drift(catalogue):
 
 
 @pytest.mark.slow
-def test_weights_of_a_column_count_galaxies_in_proportion(tmp_path):
+def test_weights_of_a_column_count_galaxies_in_proportion():
     table = survey().with_columns(vmax=pl.when(pl.col("known") == 2).then(3.0).otherwise(1.0))
-    path = tmp_path / "w.parquet"
-    prepare_catalogue(table, question="bar", out=path)
+    prepared = prepare_catalogue(table, question="bar")
     rule = "applies: known >= 1; bar: known = 2"
     plain, weighted = (
-        estimate_transition(path, question="bar", gold=rule, weights=one, fraction_bins=1)["bar fraction"].fraction[0]
+        estimate_transition(prepared, question="bar", gold=rule, weights=one, fraction_bins=1)["bar fraction"].fraction
         for one in ("balance", "vmax")
     )
     assert weighted == pytest.approx(3 * plain / (3 * plain + 1 - plain))
@@ -196,7 +195,7 @@ def test_wrong_rules_are_refused(rule):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("missing", ["answers", "answers outside"])
-def test_answers_may_be_known_for_a_part_of_the_galaxies_to_which_a_question_applies(tmp_path, missing):
+def test_answers_may_be_known_for_a_part_of_the_galaxies_to_which_a_question_applies(missing):
     """Experts looked for bars in a third of the galaxies: of all, or of those where the question applies."""
     table = survey(4_000, 7)
     known = table["known"].to_numpy()
@@ -205,24 +204,21 @@ def test_answers_may_be_known_for_a_part_of_the_galaxies_to_which_a_question_app
     answered = rng.random(known.size) < (1 / 3 if missing == "answers" else np.where(known > 0, 1 / 3, 0.0))
     barred = np.where(np.isfinite(applies) & answered, known == 2, np.nan)
     table = table.with_columns(seen=pl.Series(applies).fill_nan(None), barred=pl.Series(barred).fill_nan(None))
-    path = tmp_path / "part.parquet"
-    prepare_catalogue(table, question="bar", out=path)
-    found = estimate_transition(path, question="bar", gold="applies: seen = 1; bar: barred = 1", fraction_bins=2)
+    prepared = prepare_catalogue(table, question="bar")
+    found = estimate_transition(prepared, question="bar", gold="applies: seen = 1; bar: barred = 1", fraction_bins=2)
     _, fraction, stderr, *_ = found["bar fraction"].total
     assert abs(fraction - np.sum(known == 2) / np.sum(known > 0)) < 3 * stderr
     assert abs(found.fractions.applies.total[1] - np.mean(known > 0)) < 3 * found.fractions.applies.total[2]
     assert "gold-not-random" not in codes(found)
 
 
-def test_votes_that_predict_the_answer_perfectly_are_used(tmp_path):
+def test_votes_that_predict_the_answer_perfectly_are_used():
     table = survey(2_000, 9)
     known = table["known"].to_numpy()
     good = pl.Series(np.where(known == 2, 30, 1))
-    path = tmp_path / "good.parquet"
     votes = {"t02_edgeon_a05_no_count": 31, "t02_edgeon_a04_yes_count": 0, "t03_bar_a06_bar_count": good}
     table = table.with_columns(**votes, t03_bar_a07_no_bar_count=31 - good)
-    prepare_catalogue(table, question="bar", out=path)
-    found = estimate_transition(path, question="bar", gold=RULES)
+    found = estimate_transition(prepare_catalogue(table, question="bar"), question="bar", gold=RULES)
     assert abs(found["bar fraction"].total[1] - np.sum(known == 2) / np.sum(known > 0)) < 0.03
 
 
@@ -236,38 +232,31 @@ def test_gold_labels_of_galaxies_to_which_a_question_applies_do_not_say_where_it
     assert found.fractions.applies.total[1] == pytest.approx(1.0, abs=1e-12)
 
 
-def test_answers_with_few_gold_labels_are_merged(tmp_path):
-    table = survey(800, 3)
-    for k, stem in enumerate(("a10_no_bulge", "a11_just_noticeable", "a12_obvious", "a13_dominant")):
-        votes = pl.col("t02_edgeon_a05_no_count") // (k + 1)
-        table = table.with_columns(votes.alias(f"t05_bulge_prominence_{stem}_count"))
-    path = tmp_path / "bulges.parquet"
-    prepare_catalogue(table, question="bulge", out=path)
+def test_answers_with_few_gold_labels_are_merged():
+    """Into two if every answer has few."""
+    table, bulge = survey(1_500, 4), GZ2.question("bulge")
+    votes, answers = pl.col("t02_edgeon_a05_no_count") // 4, GZ2.gold_answers("bulge")
+    known = table["known"].to_numpy()
+    classes = np.full(known.size, None, dtype=object)
+    classes[np.flatnonzero(known)[: 3 * len(answers)]] = np.repeat(answers, 3)
+    classes[np.flatnonzero(known == 0)[:40]] = "does not apply"
+    table = table.with_columns(
+        *(votes.alias(GZ2.counts[0].format(column=column)) for column, *_ in bulge.answers.values()),
+        expert=pl.Series(classes.tolist()),
+    )
+    prepared = prepare_catalogue(table, question="bulge")
     rule = "does not apply: kind = 0; no bulge: kind = 1; just noticeable bulge: kind = 2 AND redshift > 0.03; " + (
         "obvious bulge: kind = 2 AND redshift <= 0.021"
     )
-    found = estimate_transition(path, question="bulge", gold=rule, fraction_bins=2)
-    assert "answers-merged" in codes(found)
-    assert found.fractions.classes[:2] == ("does not apply", "no bulge")
-    assert "dominant bulge" in found.fractions.classes[-1]
-    assert "obvious bulge" in found.fractions.classes[-1]
-
-
-def test_answers_that_are_all_merged_are_estimated(tmp_path):
-    table = survey(1_500, 4)
-    stems = ("a10_no_bulge", "a11_just_noticeable", "a12_obvious", "a13_dominant")
-    votes = pl.col("t02_edgeon_a05_no_count") // 4
-    table = table.with_columns(votes.alias(f"t05_bulge_prominence_{stem}_count") for stem in stems)
-    applies = np.flatnonzero(table["known"].to_numpy() > 0)
-    classes = np.full(1_500, None, dtype=object)
-    for k, answer in enumerate(GZ2.gold_answers("bulge")):  # three gold labels of each
-        classes[applies[3 * k : 3 * k + 3]] = answer
-    classes[np.flatnonzero(table["known"].to_numpy() == 0)[:40]] = "does not apply"
-    path = tmp_path / "merged.parquet"
-    prepare_catalogue(table.with_columns(expert=pl.Series(classes.tolist())), question="bulge", out=path)
-    found = estimate_transition(path, question="bulge", gold="expert", fraction_bins=1)
-    assert len(found.fractions.classes) == 3
-    assert abs(found.fractions.ratios[f"{found.fractions.classes[1]} fraction"].total[1] - 0.5) < 0.3
+    some, every = (
+        estimate_transition(prepared, question="bulge", gold=gold, fraction_bins=1) for gold in (rule, "expert")
+    )
+    assert "answers-merged" in codes(some)
+    assert some.fractions.classes[:2] == ("does not apply", "no bulge")
+    assert "dominant bulge" in some.fractions.classes[-1]
+    assert "obvious bulge" in some.fractions.classes[-1]
+    _, one, _ = every.fractions.classes
+    assert abs(every[f"{one} fraction"].total[1] - 0.5) < 0.3
 
 
 def test_a_question_needs_a_tree_and_a_catalogue_prepared_for_it(catalogue, tmp_path):
@@ -368,9 +357,7 @@ def test_impossible_numbers_of_votes_are_said():
     found = survey()
     assert "votes-impossible" not in codes(prepare_catalogue(found, question="bar"))
     many = found.with_columns(pl.lit(500).alias(asked["bar"]))
-    as_fractions = found.with_columns(pl.col("^t0.*_count$") / 40)
-    for table in (many, as_fractions):
-        assert "votes-impossible" in codes(prepare_catalogue(table, question="bar"))
+    assert "votes-impossible" in codes(prepare_catalogue(many, question="bar"))
 
 
 def test_a_survey_whose_tree_is_named_is_not_asked_for_its_columns_and_its_definition():
@@ -382,39 +369,32 @@ def test_a_survey_whose_tree_is_named_is_not_asked_for_its_columns_and_its_defin
 
 
 def test_votes_for_a_question_without_a_tree():
-    table = pl.DataFrame({"id": range(60), "n0": [3, 1, 0] * 20, "n1": [1, 4, 1] * 20, "n2": [0, 0, 7] * 20})
-    table = table.with_columns(r=6.0, fwhm=1.2)
-    named = {"question": "stage", "id": "id", "radius": "r", "psf_fwhm": "fwhm"}
-    frame = prepare_catalogue(table, answers="none=n0,minor=n1,major=n2", **named).catalogue.frame
-    assert frame["label_stage"].to_list()[:3] == ["none", "minor", "major"]
-    assert frame["label"].to_list()[:3] == [0, 1, 2]
-    assert not {"smooth_votes", "smooth_fraction"} & set(frame.columns)
-    with pytest.raises(InputError):
-        prepare_catalogue(table, answers="none=n0,minor=n9", **named)
-    with pytest.raises(InputError):
-        prepare_catalogue(table, experts="n0", **named)
-
-
-def test_a_first_question_of_which_all_answers_are_shown_makes_labels_as_by_default():
-    table = pl.DataFrame({"id": range(60), "n0": [3, 1, 0] * 20, "n1": [1, 4, 1] * 20, "n2": [0, 0, 7] * 20})
-    table = table.with_columns(r=6.0, fwhm=1.2)
-    answers = {"none": ["n0"], "minor": ["n1"], "major": ["n2"]}
-    asked = {"name": "stage", "answers": answers}
-    trees = [{"name": "stage", "questions": [one]} for one in (asked, asked | {"shown": [*answers]})]
-    named = {"question": "stage", "id": "id", "radius": "r", "psf_fwhm": "fwhm"}
-    default, every = (prepare_catalogue(table, tree=tree, **named).catalogue for tree in trees)
-    assert every.frame["label"].to_list() == default.frame["label"].to_list()
-    assert every.metadata["classes"] == default.metadata["classes"]
+    """They make the labels that a tree makes of whose first question all answers are shown."""
+    votes = {"n0": [3, 1, 0] * 20, "n1": [1, 4, 1] * 20, "n2": [0, 0, 7] * 20}
+    table = pl.DataFrame({"id": range(60), **votes, "r": 6.0, "fwhm": 1.2})
+    got = prepare_catalogue(table, **NAMED, question="stage", answers="none=n0,minor=n1,major=n2").catalogue
+    assert got.frame["label_stage"].to_list()[:3] == ["none", "minor", "major"]
+    assert got.frame["label"].to_list()[:3] == [0, 1, 2]
+    assert not {"smooth_votes", "smooth_fraction"} & set(got.frame.columns)
+    for wrong in ({"answers": "none=n0,minor=n9"}, {"experts": "n0"}):
+        with pytest.raises(InputError):
+            prepare_catalogue(table, **NAMED, question="stage", **wrong)
+    asked = {"name": "stage", "answers": {"none": ["n0"], "minor": ["n1"], "major": ["n2"]}}
+    for shown in ({}, {"shown": ["none", "minor", "major"]}):
+        tree = {"name": "stage", "questions": [asked | shown]}
+        again = prepare_catalogue(table, **NAMED, question="stage", tree=tree).catalogue
+        assert again.frame["label"].to_list() == got.frame["label"].to_list()
+        assert again.metadata["classes"] == got.metadata["classes"]
 
 
 @pytest.mark.slow
-def test_an_estimate_of_a_question_holds_t_of_paths_and_is_read_as_it_was_written(catalogue, tmp_path):
-    found = estimate_transition(catalogue, question="bar", gold=RULES, out=tmp_path / "bars.json", fraction_bins=2)
-    assert {one.suffix for one in tmp_path.iterdir()} == {".json", ".npz", ".png"}
+def test_an_estimate_of_a_question_holds_t_of_paths_and_is_read_as_it_was_written(catalogue, estimated):
+    found, path = estimated, catalogue.with_name("bars.json")
+    assert {one.suffix for one in path.parent.glob("bars.*")} == {".json", ".npz", ".png"}
     assert found.transition.asked.classes == ("does not apply", "no bar", "bar")
     alpha = np.array([10.0, 25.0])
-    again = Estimate.read(tmp_path / "bars.json")
-    for one in (load_transition(tmp_path / "bars.json"), again.transition, load_transition(again.to_dict())):
+    again = Estimate.read(path)
+    for one in (load_transition(path), again.transition, load_transition(again.to_dict())):
         np.testing.assert_array_equal(one.matrix(alpha), found.transition.matrix(alpha))
         votes = np.array([[10, 30, 0, 2, 28, 20, 8]] * 2)
         np.testing.assert_array_equal(one.log_votes(votes, alpha), found.transition.log_votes(votes, alpha))
@@ -428,10 +408,10 @@ def test_an_estimate_of_a_question_holds_t_of_paths_and_is_read_as_it_was_writte
 
 
 @pytest.mark.slow
-def test_draws_of_another_estimate_or_changed_ones_are_refused(catalogue, tmp_path):
-    options = {"question": "bar", "gold": RULES, "fraction_bins": 2}
-    for name, more in (("bars", {}), ("some", {"where": ["redshift > 0.05"]})):
-        estimate_transition(catalogue, **options, **more, out=tmp_path / f"{name}.json")
+def test_draws_of_another_estimate_or_changed_ones_are_refused(catalogue, estimated, tmp_path):
+    options = {"question": "bar", "gold": RULES, "fraction_bins": 2, "where": ["redshift > 0.05"]}
+    estimate_transition(catalogue, **options, out=tmp_path / "some.json")
+    estimated.write(tmp_path / "bars.json")
     assert Estimate.read(tmp_path / "bars.json").fractions.samples.shape[1:] == (2, 3)
     beside = tmp_path / "bars.npz"
     content, draws = beside.read_bytes(), np.load(beside)["fractions"]
@@ -448,42 +428,41 @@ def test_draws_of_another_estimate_or_changed_ones_are_refused(catalogue, tmp_pa
 
 
 @pytest.mark.slow
-def test_t_tells_apart_the_paths_that_gold_labels_name(tmp_path):
+def test_t_tells_apart_the_paths_that_gold_labels_name():
     table = survey(3_000, 9)
     kind, rng = table["known"].to_numpy(), np.random.default_rng(9)
     names = np.array(["smooth", "no bar", "bar"])[kind]
     names = np.where((kind == 0) & (rng.random(kind.size) < 0.5), "edge-on", names)
     names = np.where(rng.random(kind.size) < 0.2, names, "")
-    table = table.with_columns(expert=pl.Series(names.tolist()))
-    path = tmp_path / "named.parquet"
-    prepare_catalogue(table, question="bar", gold="expert", out=path)
-    found = estimate_transition(path, question="bar", gold="gold", fraction_bins=1)
+    # One gold label that says only that the question does not apply joins the paths to which it does not.
+    found, joined = (
+        estimate_transition(
+            prepare_catalogue(table.with_columns(expert=pl.Series([first, *names[1:]])), question="bar", gold="expert"),
+            question="bar", gold="gold", fraction_bins=1,
+        )
+        for first in (names[0], "does not apply")
+    )  # fmt: skip
     # Nobody called a galaxy an artifact: that path counts as another to which the question does not apply.
     assert found.transition.asked.of_paths == (0, 1, 2, 3, 0)
     assert found.transition.asked.classes == ("smooth", "edge-on", "no bar", "bar")
     assert found.fractions.classes == ("does not apply", "no bar", "bar")
     total = found.fractions.fractions[0]
     np.testing.assert_allclose(found.fit.class_fractions[:2].sum(), total[0])
-    # One gold label that says only that the question does not apply joins these paths.
-    vague = table.with_columns(pl.Series(["does not apply", *names[1:]]).alias("expert"))
-    prepare_catalogue(vague, question="bar", gold="expert", out=path)
-    joined = estimate_transition(path, question="bar", gold="gold", fraction_bins=1)
     assert joined.transition.asked.of_paths == (0, 0, 1, 2, 0)
     assert joined.transition.asked.classes == ("does not apply", "no bar", "bar")
 
 
-def test_fractions_of_a_question_in_groups_that_a_column_names(tmp_path):
-    deep = pl.int_range(pl.len()) % 3 == 0
-    table = survey().with_columns(tier=pl.when(deep).then(pl.lit("deep")).otherwise(pl.lit("wide")))
-    prepare_catalogue(table, question="bar", out=tmp_path / "cat.parquet")
-    found = estimate_transition(tmp_path / "cat.parquet", question="bar", gold=RULES, by="tier").fractions
-    assert (found.groups, found.counts.tolist()) == (("deep", "wide"), [500, 1000])
-    assert list(found.to_table()["tier"]) == ["deep", "wide"]
-    inside = bins_of(found, table, "cat")
-    np.testing.assert_array_equal(inside, [table["tier"] == name for name in found.groups])
-    assert bins_of(replace(found, members=(("deep", "wide"),)), table, "cat").all()
+def test_fractions_of_a_question_in_groups_that_a_column_names():
+    tier = pl.when(pl.int_range(pl.len()) % 3 == 0).then(pl.lit("deep")).otherwise(pl.lit("wide"))
+    prepared = prepare_catalogue(survey().with_columns(tier=tier), question="bar")
+    frame = prepared.catalogue.frame
+    found = estimate_transition(prepared, question="bar", gold=RULES, by="tier").fractions
+    inside = bins_of(found, frame, "cat")
+    np.testing.assert_array_equal(inside, [frame["tier"] == name for name in ("deep", "wide")])
+    np.testing.assert_array_equal(found.counts, inside.sum(axis=1))
+    assert bins_of(replace(found, members=(("deep", "wide"),)), frame, "cat").all()
     with pytest.raises(InputError, match="tier"):
-        estimate_transition(tmp_path / "cat.parquet", question="bar", gold=RULES, by="tier,redshift")
+        estimate_transition(prepared, question="bar", gold=RULES, by="tier,redshift")
 
 
 def test_the_first_question_is_the_label_however_many_answers_it_has(tmp_path):
@@ -493,8 +472,8 @@ def test_the_first_question_is_the_label_however_many_answers_it_has(tmp_path):
     chances = np.array([[0.8, 0.15, 0.05], [0.3, 0.5, 0.2], [0.2, 0.3, 0.5]])
     votes = np.array([rng.multinomial(15, chances[k]) for k in kind])
     gold = np.where(rng.random(n) < 0.3, np.array(["none", "minor", "major"])[kind], "")
-    table = pl.DataFrame({"id": range(n), "a": rng.lognormal(2.5, 0.45, n), "n0": votes[:, 0], "n1": votes[:, 1],
-                          "n2": votes[:, 2], "experts": gold})  # fmt: skip
+    table = pl.DataFrame(votes, ["n0", "n1", "n2"])
+    table = table.with_columns(id=pl.int_range(n), a=rng.lognormal(2.5, 0.45, n), experts=gold)
     named = {"question": "stage", "answers": "none=n0,minor=n1,major=n2", "id": "id", "alpha": "a", "gold": "experts"}
     catalogue = prepare_catalogue(table, **named, out=tmp_path / "stages.parquet").catalogue
     first, asked = (estimate_transition(catalogue, gold="gold", question=one, seed=1) for one in (None, "stage"))
@@ -513,13 +492,12 @@ def test_the_first_question_is_the_label_however_many_answers_it_has(tmp_path):
         prepare_catalogue(table, smooth="n0", disk="n1", classes="a,b,c", id="id", alpha="a")
 
 
-def test_an_estimate_of_a_question_labels_a_catalogue(catalogue, tmp_path):
-    found = estimate_transition(catalogue, question="bar", gold=RULES, out=tmp_path / "bars.json")
-    report = label_galaxies(tmp_path / "bars.json", catalogue, tmp_path / "labels.parquet")
+def test_an_estimate_of_a_question_labels_a_catalogue(catalogue, estimated, tmp_path):
+    report = label_galaxies(catalogue.with_name("bars.json"), catalogue, tmp_path / "labels.parquet")
     labels, frame = pl.read_parquet(report.out), pl.read_parquet(catalogue)
-    asked, p = found.transition.asked, np.tile(found.fit.class_fractions, (frame.height, 1))
-    votes = path_observations(frame, found.transition, "here")
-    after = posterior(p, votes, frame["alpha"].to_numpy(), found.transition)
+    t, p = estimated.transition, np.tile(estimated.fit.class_fractions, (frame.height, 1))
+    asked = t.asked
+    after = posterior(p, path_observations(frame, t, "here"), frame["alpha"].to_numpy(), t)
     columns = columns_of("posterior", asked.classes)
     np.testing.assert_allclose(labels.select(columns).to_numpy(), after, atol=1e-12)
     assert labels["posterior_label_bar"].to_list() == [asked.classes[k] for k in after.argmax(axis=1)]

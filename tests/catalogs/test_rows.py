@@ -100,9 +100,7 @@ def test_implausible_columns_raise_errors_that_units_and_expressions_avoid(wrong
 @pytest.mark.parametrize(
     ("asked", "code", "word"),
     [
-        ({"columns": {"radius": "1 * arcmin"}}, "alpha-unusual", "arcmin"),
         ({"psf_fwhm": "1 * psf_sigma"}, "psf-unusual", "1.8"),
-        ({"psf_fwhm": 1.3}, "alpha-is-size", "`psf_fwhm`"),
         ({"columns": {"smooth": SMOOTH}}, "class-fraction-missing", "60"),
         ({"table": full(**{ARTEFACT: 0.5})}, "fractions-above-one", "1.49"),
     ],

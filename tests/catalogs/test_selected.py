@@ -23,7 +23,7 @@ def test_galaxies_outside_the_sample_are_not_used_and_weights_undo_the_selection
     table = CatalogTable(pl.DataFrame(columns))
     sample, context = rows_of(table)
     assert sample.labels.size == 3000
-    assert [finding.code for finding in context.findings] == ["galaxies-not-in-sample"]
+    assert codes(context) == ["galaxies-not-in-sample"]
     assert "17,000 of 20,000" in context.findings[0].message
     assert rows_of(table, SampleOptions(where=["split=unused"]))[0].labels.size == 17_000
     assert np.average(sample.labels, weights=sample.weights) == pytest.approx(labels.mean(), abs=1e-9)

@@ -6,22 +6,18 @@ import socket
 import pytest
 
 import truemorph as tm
-from conftest import codes, run
+from conftest import codes, done, refused
 from truemorph.gold.answers import record_answer
 from truemorph.gold.plan import GoldPlan, read_plan
 
 
 def test_a_plan_is_written_and_names_the_next_command(capsys, catalogue, tmp_path):
     out = tmp_path / "gold"
-    status, said, _ = run(capsys, "gold", "plan", catalogue, "--budget", 60, "--out", out)
-    assert status == 0
-    assert f"Next: truemorph gold label {out}" in said
+    plan = ("gold", "plan", catalogue, "--budget", 60)
+    assert f"Next: truemorph gold label {out}" in done(capsys, *plan, "--out", out)
     assert {one.name for one in out.iterdir()} == {"plan.json", "plan.parquet", "plan.png"}
-    status, said, _ = run(capsys, "gold", "plan", catalogue, "--budget", 60, "--json")
-    assert json.loads(said)["labels"] == read_plan(out)[1].height
-    status, _, err = run(capsys, "gold", "plan", catalogue, "--budget", 60, "--out", out)
-    assert status == 2
-    assert "--out" in err
+    assert json.loads(done(capsys, *plan, "--json"))["labels"] == read_plan(out)[1].height
+    assert "--out" in refused(capsys, *plan, "--out", out)
 
 
 def test_a_plan_that_was_interrupted_is_made_again(catalogue, tmp_path, monkeypatch):
@@ -48,9 +44,7 @@ def served(monkeypatch):
 
 
 def test_labelling_ends_with_a_summary(capsys, plan, served, better):
-    status, out, _ = run(capsys, "gold", "label", plan, "--images", better)
-    assert status == 0
-    assert f"Next: truemorph gold import {plan}" in out
+    assert f"Next: truemorph gold import {plan}" in done(capsys, "gold", "label", plan, "--images", better)
     found = tm.collect_gold(plan)
     assert found.to_dict()["annotators"][0] == {
         "annotator": "Ann", "smooth": 0, "disk": 0, "unclear": 1, "artefact": 0, "repeats and twins": 0, "seconds": 3.0,
@@ -73,11 +67,7 @@ def test_mistakes_are_one_line(capsys, plan, tmp_path, monkeypatch):
             ("--twins", [plan, "--twins", 500]),
             ("--gold-source", [plan, "--gold-source", "guesses"]),
         ]:
-            status, _, err = run(capsys, "gold", "label", *arguments)
-            assert status == 2, arguments
+            err = refused(capsys, "gold", "label", *arguments)
             assert says in err, err
-            assert err.count("\n") == 1, err
     monkeypatch.setattr("truemorph.errors.find_spec", lambda name: None)
-    status, _, err = run(capsys, "gold", "label", plan)
-    assert (status, err.count("\n")) == (2, 1)
-    assert "truemorph[gold]" in err
+    assert "truemorph[gold]" in refused(capsys, "gold", "label", plan)

@@ -100,7 +100,10 @@ def measured():
     truth = (rng.random(3000) < 0.7).astype(float)
     observed = np.where(rng.random(3000) < np.exp(-(alpha**2) / 200), 0.0, truth)
     labels = {"gz2b": observed, "ddb": truth, "resnet-gz2b": observed, "dcv14": np.ones(3000)}
-    sets = {name: LabelSet.of_two(name, "labels", values, SMOOTH_OR_DISK) for name, values in labels.items()}
+    sets = {
+        name: LabelSet.of_two(name, "observed" if name == "gz2b" else "labels", values, SMOOTH_OR_DISK)
+        for name, values in labels.items()
+    }
     return Measured(pl.DataFrame({"alpha": alpha}), sets, BiasTree(alpha, None, 0, 10, 60), ())
 
 

@@ -355,6 +355,9 @@ def test_a_dry_run_runs_no_stage_and_a_second_process_is_refused(capsys, data, t
     (tmp_path / "empty").mkdir()
     _, out, err = run(capsys, "reproduce", "--data", tmp_path / "empty", "--out", tmp_path / "none", "--dry-run")
     assert f"{out}{err}".count("fetch gz2") == 1  # which all stages lack
+    fetching = ("--data", tmp_path / "empty", "--out", tmp_path / "none", "--dry-run", "--fetch")
+    assert "3.4 GB" in run(capsys, "reproduce", *fetching)[2]
+    assert not any((tmp_path / "empty").iterdir())
     with FileLock(tmp_path / "out" / "stages" / ".lock"):
         status, _, err = run(capsys, *command(data, tmp_path / "out", "--stages", "catalogue"))
     assert status == 1

@@ -23,6 +23,17 @@ def plain():
     return simulate_galaxies(N, seed=4, confounded=False)
 
 
+def same_resolution_of_classes(galaxies):
+    """Probability that disks and smooth galaxies are drawn from one distribution of α."""
+    return ks_2samp(*(galaxies.filter(pl.col("truth") == k)["alpha"].to_numpy() for k in (1, 0))).pvalue
+
+
+def fit_of_labels(galaxies):
+    """Fit T(α) to labels that are biased by eq. 5."""
+    alpha, truth = galaxies["alpha"].to_numpy(), galaxies["truth"].to_numpy()
+    return fit_transition(observed_labels(truth, alpha, RayleighTransition(11.25), 1), alpha)
+
+
 def test_the_same_seed_gives_the_same_galaxies():
     assert simulate_galaxies(300, seed=9).equals(simulate_galaxies(300, seed=9))
     assert not simulate_galaxies(300, seed=9).equals(simulate_galaxies(300, seed=10))
@@ -64,21 +75,17 @@ def test_the_flux_limited_population_resembles_sdss(confounded):
 def test_class_correlates_with_luminosity_and_resolution(confounded):
     luminous, faint = (confounded.filter(which) for which in (pl.col("M_r") < -22, pl.col("M_r") > -20.5))
     assert luminous["truth"].mean() < faint["truth"].mean() - 0.2
-    disks, smooth = (confounded.filter(pl.col("truth") == k)["alpha"].to_numpy() for k in (1, 0))
-    assert ks_2samp(disks, smooth).pvalue < 1e-12
+    assert same_resolution_of_classes(confounded) < 1e-12
     # The paper's estimator, which assumes constant class fractions, is therefore biased.
-    alpha, truth = confounded["alpha"].to_numpy(), confounded["truth"].to_numpy()
-    fit = fit_transition(observed_labels(truth, alpha, RayleighTransition(11.25), 1), alpha)
+    fit = fit_of_labels(confounded)
     assert fit.values["theta"] > 11.25 + 4 * fit.stderr["theta"]
 
 
 def test_without_confounding_class_is_independent_of_resolution(plain):
-    disks, smooth = (plain.filter(pl.col("truth") == k)["alpha"].to_numpy() for k in (1, 0))
-    assert ks_2samp(disks, smooth).pvalue > 1e-3
+    assert same_resolution_of_classes(plain) > 1e-3
     for name in ("M_r", "radius_kpc", "bulge_fraction", "psf_fwhm"):
         assert abs(spearmanr(plain["alpha"], plain[name]).statistic) < 4 / np.sqrt(N)
-    alpha, truth = plain["alpha"].to_numpy(), plain["truth"].to_numpy()
-    fit = fit_transition(observed_labels(truth, alpha, RayleighTransition(11.25), 1), alpha)
+    fit = fit_of_labels(plain)
     assert abs(fit.values["theta"] - 11.25) < 4 * fit.stderr["theta"]
 
 

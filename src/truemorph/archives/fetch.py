@@ -28,18 +28,17 @@ def fetch(
     out: PathLike | None = None,
     *,
     addresses_from: PathLike | Mapping[str, Any] | None = None,
-    offline: bool = False,
     per_second: float | None = None,
     **options: Any,
 ) -> Fetched:
     """Fetch an archive into a folder (default data/NAME), with its own options. If interrupted, the same call resumes.
 
-    `addresses_from` replaces packaged addresses (see `addresses`); `offline` uses existing files only.
+    `addresses_from` replaces packaged addresses (see `addresses`).
     """
     archive = _module(name)  # first, because an InputError says which extra it needs
     from truemorph.archives.http import Session
 
-    session = Session(archive.PER_SECOND if per_second is None else per_second, offline=offline)
+    session = Session(archive.PER_SECOND if per_second is None else per_second)
     return archive.fetch(session, addresses(addresses_from), Path(out or Path("data") / name), **options)
 
 

@@ -67,9 +67,6 @@ def fetch(
     missing = [name for name, row in objects.items() if not _is_done(out, row, rows.get(name, {}))]
     missing.sort(key=lambda name: name in rows)  # earlier failures last, because they may fail again
     sources, in_a_row = (known["hst.hips2fits"], known["hst.moc"]), 0
-    if missing and session.offline:
-        many = f"{len(missing):,d} of {len(objects):,d} objects are missing"
-        raise TruemorphError(f"{out}: {many} (from {sources[0].public_url}); retry without `offline`")
     for name in progress(len(objects), "HST", "objects", initial=len(objects) - len(missing), of=missing):
         rows[name] = dict.fromkeys(_SCHEMA) | objects[name]
         try:

@@ -58,11 +58,10 @@ class BrokenAnswerError(Exception):
 class Session(requests.Session):
     """A requests session with retries and a rate limit, which other clients such as pyvo can use too."""
 
-    def __init__(self, per_second: float = 2.0, *, offline: bool = False) -> None:
+    def __init__(self, per_second: float = 2.0) -> None:
         super().__init__()
         if not per_second > 0:
             raise InputError(f"`rate` must be more than 0 requests per second; got {per_second:g}")
-        self.offline = offline
         self.headers["User-Agent"] = f"truemorph/{__version__} (python-requests; research software)"
         # A compressed transfer can't be resumed, and its length can't be checked.
         self.headers["Accept-Encoding"] = "identity"
@@ -72,8 +71,6 @@ class Session(requests.Session):
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
         """Send a request; the body is not yet read. BrokenAnswerError if the same request may succeed later."""
         shown = without_login(str(request.url)).partition("?")[0]
-        if self.offline:
-            raise TruemorphError(f"{shown}: cannot be requested with `offline`; run the same command without it")
         if (early := self._due - time.monotonic()) > 0:
             time.sleep(early)
         self._due = time.monotonic() + self._between
@@ -157,17 +154,14 @@ def download(session: Session, address: Address, path: Path) -> None:
     if path.is_file():
         entry = read_provenance(path.parent).get(path.name, {})
         recorded = f"sha256:{entry['sha256']}" if entry else None
-        checksum = (recorded or address.checksum) if session.offline else (address.checksum or recorded)
-        why = _damage(path, path.suffix, checksum)
-        if entry and entry["url"] != address.public_url and not (session.offline or address.checksum):
+        why = _damage(path, path.suffix, address.checksum or recorded)
+        if entry and entry["url"] != address.public_url and not address.checksum:
             why = f"it was downloaded from {entry['url']}"
         if why is None:
             if not entry:
                 record(path, address)
             return
         tell(f"{path}: {why}; downloading it again")
-    if session.offline:
-        raise TruemorphError(f"{path}: missing; retry without `offline`, or put the file {address.public_url} there")
     path.parent.mkdir(parents=True, exist_ok=True)
     part, described = path.with_name(f"{path.name}.part"), path.with_name(f"{path.name}.part.json")
     session.whole(lambda: _transfer(session, address.url, part, described), address.url, lambda: _size(part))

@@ -109,7 +109,7 @@ def fetch(session: Session, known: dict[str, Address], out: Path, *, ids: Any = 
     dr7_ids = _dr7_ids(ids, id, out)
     address = known["sdss.sql"]
     sql = f"{PHOTOMETRY.sql}; {DETECTIONS.sql}"
-    table = _finished(out, dr7_ids, sql, None if session.offline else address.public_url)
+    table = _finished(out, dr7_ids, sql, address.public_url)
     if table is None:
         photometry = _found(session, address.url, out, PHOTOMETRY, dr7_ids)
         objects = photometry["objid"].unique().sort()
@@ -159,8 +159,8 @@ def _dr7_ids(source: Any, column: str | None, out: Path) -> pl.Series:
     return ids
 
 
-def _finished(out: Path, ids: pl.Series, sql: str, url: str | None) -> pl.DataFrame | None:
-    """Return the table of an earlier run, if it has these ids, this query, and this server (or any)."""
+def _finished(out: Path, ids: pl.Series, sql: str, url: str) -> pl.DataFrame | None:
+    """Return the table of an earlier run, if it has these ids, this query, and this server."""
     path, absent = out / "photometry.parquet", out / "missing.csv"
     same = read_provenance(out).get(path.name, {}).get("query") == sql
     if not (same and is_recorded(path, url) and is_recorded(absent, url)):

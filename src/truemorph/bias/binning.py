@@ -265,24 +265,23 @@ class RankedTable:
     def cut(self, depth: int, bins: int, draws: np.ndarray | None = None) -> Leaves:
         """Grow a tree of 2^depth leaves, and divide each into bins; `draws`, shape (M,), are objects of a resample."""
         n, first = self.rows.size, self.n_intrinsic
-        draws = np.arange(n) if draws is None else np.sort(draws)
+        draws = np.arange(n) if draws is None else draws
         drawn = [ranks[draws] for ranks in self._ranks]
         held, leaf = np.array([draws.size]), np.zeros(draws.size, np.min_scalar_type(n * 2**depth))
         self._check_held(held // 2**depth, depth, bins)
         for level in range(depth):
-            k = level % first
-            begin = np.cumsum(held) - held
-            middle = np.sort(leaf * n + drawn[k])[begin + np.stack([(held - 1) // 2, held // 2])] % n
-            first_right = np.searchsorted(self._values[k], self._values[k][middle].mean(axis=0))
-            leaf = 2 * leaf + (drawn[k] >= first_right[leaf])
-            held = np.bincount(leaf.astype(np.intp), minlength=2 * held.size)
+            keys, values = leaf * n + drawn[level % first], self._values[level % first]
+            ordered, begin = np.sort(keys), np.cumsum(held) - held
+            median = values[ordered[begin + np.stack([(held - 1) // 2, held // 2])] % n].mean(axis=0)
+            first_right = (np.arange(held.size) * n + np.searchsorted(values, median)).astype(keys.dtype)
+            leaf = 2 * leaf + (keys >= first_right.take(leaf))
+            split = np.stack([begin, np.searchsorted(ordered, first_right)], axis=1)
+            held = np.diff(split.ravel(), append=draws.size)
             self._check_held(held, depth, bins)
         edges = (np.cumsum(held) - held)[:, None] + equal_count_edges(held, bins)
-        ordered = [
-            objects[np.sort(leaf * n + ranks) % n]
-            for objects, ranks in zip(self._objects[first:], drawn[first:], strict=True)
-        ]
-        return Leaves(leaf.astype(np.min_scalar_type(2**depth)), edges, ordered)
+        every = zip(self._objects[first:], drawn[first:], strict=True)
+        drawn = [objects[np.sort(leaf * n + ranks) % n].astype(np.intp) for objects, ranks in every]
+        return Leaves(leaf.astype(np.min_scalar_type(2**depth)), edges, drawn)
 
     @staticmethod
     def _check_held(held: np.ndarray, depth: int, bins: int) -> None:

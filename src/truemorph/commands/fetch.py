@@ -31,7 +31,6 @@ def fetch_archive(
     pixels: int | None = None,
     addresses: Path | None = None,
     rate: float | None = None,
-    offline: bool = False,
 ) -> PlainResult:
     """Download tables and images from public archives, with checksums and provenance.
 
@@ -63,8 +62,6 @@ def fetch_archive(
         TOML file of addresses that replace the built-in ones.
     rate : float, optional
         Largest number of requests per second; default: the limit of the archive.
-    offline : bool
-        Use local files only, and report what is missing.
 
     Returns
     -------
@@ -106,7 +103,7 @@ def fetch_archive(
     for archive in dict.fromkeys(archives):
         folder = out if out is None or len(archives) == 1 else out / archive
         own = {name: value for name, value in options.items() if name in options_of(archive)}
-        results.append(fetch(archive, folder, addresses_from=addresses, per_second=rate, offline=offline, **own))
+        results.append(fetch(archive, folder, addresses_from=addresses, per_second=rate, **own))
     values = [result.to_dict() for result in results]
     return PlainResult(
         _summary(results),
