@@ -183,8 +183,7 @@ def run(capsys, *arguments):
         status = 0
     except SystemExit as stop:
         status = stop.code or 0
-    captured = capsys.readouterr()
-    return status, captured.out, captured.err
+    return status, *capsys.readouterr()
 
 
 def done(capsys, *arguments):

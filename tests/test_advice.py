@@ -102,14 +102,11 @@ def fit(*given, **options):
     return tm.fit_transition(*given, delta=None, **options)
 
 
-def estimate(table, **options):
+def estimate(table, *, family="rayleigh", compare=False, **of_rows):
     """As `estimate_transition`, for curves that are Rayleigh's."""
-    of_rows = ("gold", "where", "by", "intrinsic", "observables", "weights", "alpha_error")
-    chosen = SampleOptions(**{row: options.pop(row) for row in of_rows if row in options})
-    sample, context = rows_of(read_catalogue(table), chosen)
-    bins, compare = options.pop("fraction_bins", 8), options.pop("compare", False)
-    settings = Settings(**{"family": "rayleigh", "delta": None, **options})
-    return make_estimate(sample, settings, context=context, compare=compare, fraction_bins=bins)
+    sample, context = rows_of(read_catalogue(table), SampleOptions(**of_rows))
+    settings = Settings(family=family, delta=None)
+    return make_estimate(sample, settings, context=context, compare=compare, fraction_bins=8)
 
 
 def catalogue(labels, alpha, **columns):
@@ -118,7 +115,7 @@ def catalogue(labels, alpha, **columns):
     return pl.DataFrame(columns).with_columns(pl.col("^gold$").replace(-1, None))
 
 
-def simulated(n, seed, **world):
+def simulated(n=2000, seed=1, **world):
     return tm.simulate_catalogue(n, seed, **world).drop("truth", "sampling_weight")
 
 
@@ -234,7 +231,7 @@ def test_an_estimate_with_the_gold_labels_that_contradict_one_without():
 
 @advice("gold-unused")
 def test_an_estimate_with_the_gold_labels_that_one_left_out():
-    table = simulated(2000, 1, gold=200)
+    table = simulated(gold=200)
     return estimate(table), estimate(table, gold="gold")
 
 
@@ -454,7 +451,7 @@ def test_gold_labels_or_intrinsic_columns_where_class_fractions_change(explained
 @advice("surveys-differ")
 def test_an_estimate_for_each_survey(survey):
     second = tm.RayleighTransition(16.0)
-    table = simulated(4000, 1, disk_fraction=0.6, second_survey=second).drop("gold")
+    table = simulated(4000, disk_fraction=0.6, second_survey=second).drop("gold")
     return estimate(table), estimate(table, where=[f"survey={survey}"])
 
 
@@ -486,7 +483,7 @@ def test_probabilities_of_a_model_whose_labels_are_of_one_class():
 @pytest.mark.parametrize("given", [{"bins": 4}, {"depth": 2}], ids=str)
 @advice("few-galaxies-per-bin")
 def test_fewer_bins_or_a_smaller_tree(given):
-    table = simulated(1000, 1)
+    table = simulated(1000)
     columns = table["label"].to_numpy(), table["alpha"].to_numpy(), table.select("x2", "x3").to_numpy()
     options = {"depth": 3, "bins": 8, "bootstrap": 0}
     return tm.cv18(*columns, **options), tm.cv18(*columns, **options | given)
@@ -496,8 +493,8 @@ def test_fewer_bins_or_a_smaller_tree(given):
 @advice("labels-too-few")
 def test_fewer_bins_a_smaller_tree_or_more_gold_labels(given):
     options = {"intrinsic": ["x2", "x3"], "depth": 4, "bins": 10, "bootstrap": 0}
-    before = tm.measure_bias(simulated(8000, 1, gold=100), **options)
-    after = simulated(8000, 1, gold=given.pop("more", 100))
+    before = tm.measure_bias(simulated(8000, gold=100), **options)
+    after = simulated(8000, gold=given.pop("more", 100))
     return before, tm.measure_bias(after, **options | given)
 
 
@@ -534,7 +531,7 @@ def test_petrosian_radii_or_gold_labels(gold):
 @advice("galaxies-repeated")
 def test_one_row_of_each_galaxy():
     rng = np.random.default_rng(11)
-    table = simulated(2000, 1).with_columns(ra=rng.uniform(0, 60, 2000), dec=rng.uniform(-20, 20, 2000))
+    table = simulated().with_columns(ra=rng.uniform(0, 60, 2000), dec=rng.uniform(-20, 20, 2000))
     twice = pl.concat([table, table.head(300).with_columns(pl.col("object_id") + 10_000)])
     return estimate(twice), estimate(twice.unique(["ra", "dec"], maintain_order=True))
 
@@ -741,7 +738,7 @@ def test_a_regression_with_resolutions():
 @pytest.mark.parametrize("given", [False, True])
 @advice("transition-undetermined")
 def test_more_galaxies_or_a_curve_from_gold_labels(given):
-    table = simulated(4000, 1, gold=400)
+    table = simulated(4000, gold=400)
     few = table.head(30)
 
     def fitted(some, **options):

@@ -87,7 +87,7 @@ OPTIONAL = [
 
 @pytest.mark.parametrize(("package", "extra"), OPTIONAL)
 def test_a_missing_package_is_reported_with_its_extra(package, extra):
-    module = {"scikit-image": "skimage"}.get(package, package.replace("-", "_"))
+    module = package.replace("-", "_")
     with pytest.raises(InputError, match=rf"{module}.*truemorph\[{extra}\]"), extras_named():
         raise ModuleNotFoundError(name=f"{module}.part")
 

@@ -54,6 +54,11 @@ OLD_MODEL = Path(__file__).parent / "versions" / "0.1" / "model"
 HATS = ("partition_info.csv", "dataset/Norder=0/Dir=0/Npix=4.parquet")
 
 
+def in_folder(read):
+    """Read the folder of a file."""
+    return lambda path: read(path.parent)
+
+
 def read_all_paths(path):
     tree = read_tree(path)
     return [tree.classes(question.name) for question in tree.questions]
@@ -76,17 +81,17 @@ READERS = {
         f"catalogue.{ending}": lambda path: rows_of(read_catalogue(path))
         for ending in ("parquet", "csv", "fits", "ecsv", "vot")
     },
-    "model/config.json": lambda path: tm.load(path.parent),
+    "model/config.json": in_folder(tm.load),
     "model/run.toml": options_in,
-    "old/seen.parquet": lambda path: tm.load(path.parent),
+    "old/seen.parquet": in_folder(tm.load),
     "old/config.json": lambda path: (tm.load(path.parent).findings, tm.load(path.parent).summary()),
     "old/run.toml": options_in,
     "fit.json": read_fit,
-    "plan/plan.json": lambda path: read_plan(path.parent),
-    "plan/plan.parquet": lambda path: read_plan(path.parent),
-    "plan/session.json": lambda path: read_session(path.parent),
-    "plan/answers.sqlite": lambda path: read_answers(path.parent),
-    "plan/twins.parquet": lambda path: read_answers(path.parent),
+    "plan/plan.json": in_folder(read_plan),
+    "plan/plan.parquet": in_folder(read_plan),
+    "plan/session.json": in_folder(read_session),
+    "plan/answers.sqlite": in_folder(read_answers),
+    "plan/twins.parquet": in_folder(read_answers),
     "zooniverse.csv": lambda path: answers_of_table(path, "object_id", "class"),
     "provenance.json": lambda path: is_recorded(path.with_name("t.csv"), "https://x.org/t.csv"),
     "mapping.toml": read_mapping,

@@ -17,12 +17,21 @@ from truemorph.gold.plan import read_plan
 from truemorph.gold.session import open_session
 
 CLASSES = ("none", "merger")
+DCV14 = {"preset": "dcv14", "settings": {"features": ["mass"], "folds": 2}}
 OTHERS = re.compile("(?<!false_)disk|smooth", re.IGNORECASE)  # false_disk is a parameter of T(α)
 
 
 def silent(*texts):
     """Whether no text names the classes that these galaxies do not have."""
     return not any(OTHERS.search(text) for text in texts)
+
+
+def told(capsys, *arguments):
+    """Run a command that succeeds and names no other classes; return what it printed."""
+    status, out, err = run(capsys, *arguments)
+    assert status == 0
+    assert silent(out, err)
+    return out
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +56,7 @@ def mergers(simulated, tmp_path_factory):
 @pytest.fixture(scope="module")
 def model(mergers):
     out = mergers.parent / "model"
-    tm.train_classifier(mergers, out=out, preset="dcv14", settings={"features": ["mass"], "folds": 2})
+    tm.train_classifier(mergers, out=out, **DCV14)
     return out
 
 
@@ -87,9 +96,7 @@ def test_a_report_of_mergers(mergers, tmp_path):
 def test_a_model_of_other_classes_and_its_labels(capsys, mergers, model, tmp_path):
     assert load(model).classes == CLASSES
     assert silent((model / "README.md").read_text(), load(model).summary())
-    status, out, err = run(capsys, "label", model, mergers, "--out", tmp_path / "labels.parquet")
-    assert status == 0
-    assert silent(out, err)
+    told(capsys, "label", model, mergers, "--out", tmp_path / "labels.parquet")
     labels = read_table(tmp_path / "labels.parquet")
     for kind in ("p", "posterior"):
         assert {f"{kind}_none", f"{kind}_merger"} <= set(labels.frame.columns)
@@ -101,8 +108,7 @@ def test_a_model_of_other_classes_and_its_labels(capsys, mergers, model, tmp_pat
 
 
 def test_gold_labels_train_a_model_and_define_its_classes(mergers, tmp_path):
-    settings = {"features": ["mass"], "folds": 2}
-    model = tm.train_classifier(mergers, out=tmp_path, preset="dcv14", labels="expert", settings=settings).model
+    model = tm.train_classifier(mergers, out=tmp_path, labels="expert", **DCV14).model
     assert model.described["catalogue"]["gold_definition"] == "merger: expert is 1"
     assert "merger: merger" not in model.summary()
     assert silent(model.summary())
@@ -111,10 +117,8 @@ def test_gold_labels_train_a_model_and_define_its_classes(mergers, tmp_path):
 @pytest.mark.slow
 def test_a_plan_of_gold_labels_and_their_import(capsys, mergers, tmp_path):
     folder, out = tmp_path / "gold", tmp_path / "out.parquet"
-    status, said, err = run(capsys, "gold", "plan", mergers, "--budget", 100, "--out", folder)
-    assert status == 0
-    assert "merger fraction" in said
-    assert silent(said, err, (folder / "plan.json").read_text())
+    assert "merger fraction" in told(capsys, "gold", "plan", mergers, "--budget", 100, "--out", folder)
+    assert silent((folder / "plan.json").read_text())
     truth = dict(read_catalogue(mergers).frame.select("object_id", "expert").rows())
     words = {one: CLASSES[truth[one]] for one in read_plan(folder)[1]["object_id"]}
     give(folder, "Ann", words)
@@ -123,10 +127,7 @@ def test_a_plan_of_gold_labels_and_their_import(capsys, mergers, tmp_path):
     give(folder, "Ann", {twin: "none" if k < 10 else words[twin] for k, twin in enumerate(twins)}, "twin")
     mergers_among_them = sum(words[twin] == "merger" for twin in twins)
     missed = sum(words[twin] == "merger" for twin in twins[:10])
-    status, said, err = run(capsys, "gold", "import", folder, "--out", out, "--json")
-    assert status == 0
-    assert silent(said, err)
-    found = json.loads(said)
+    found = json.loads(told(capsys, "gold", "import", folder, "--out", out, "--json"))
     assert (found["none"], found["merger"]) == tuple(list(words.values()).count(one) for one in CLASSES)
     assert found["agreement"]["twins"] == {
         "mergers": mergers_among_them, "called_none": pytest.approx(missed / mergers_among_them),
@@ -160,10 +161,7 @@ def test_a_table_of_gold_labels_has_the_classes_or_numbers(capsys, mergers, tmp_
     table = pl.DataFrame({"object_id": ids[:40], "class": ["none", "Merger", "1", "0"] * 10})
     table.write_csv(tmp_path / "mine.csv")
     arguments = ["--catalogue", mergers, "--out", tmp_path / "out.parquet"]
-    status, said, err = run(capsys, "gold", "import", tmp_path / "mine.csv", *arguments)
-    assert status == 0
-    assert "20 none, 20 merger" in said
-    assert silent(said, err)
+    assert "20 none, 20 merger" in told(capsys, "gold", "import", tmp_path / "mine.csv", *arguments)
     table.with_columns(pl.lit("spiral").alias("class")).write_csv(tmp_path / "spirals.csv")
     err = refused(capsys, "gold", "import", tmp_path / "spirals.csv", *arguments)
     assert "none, merger" in err
@@ -183,7 +181,7 @@ def test_a_network_of_other_classes(capsys, mergers, tmp_path):
 
 
 @pytest.mark.parametrize("names", ["merger,merger", "none,label", "no-merger,no merger", "?,merger"])
-def test_names_that_would_be_one_column_or_none_are_refused(capsys, mergers, tmp_path, names):
+def test_names_that_would_be_one_column_or_none_are_refused(capsys, tmp_path, names):
     table = pl.DataFrame({"object_id": range(40), "seen": [0, 1] * 20, "alpha": 9.0})
     table.write_csv(tmp_path / "t.csv")
     columns = ["--label", "seen", "--alpha", "alpha", "--out", tmp_path / "cat.parquet"]

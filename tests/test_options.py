@@ -120,7 +120,7 @@ def data(tmp_path_factory):
     answers = answers.with_columns(other=pl.lit(1), key=pl.col("object_id").reverse())
     of_bars = bars.frame.select("object_id", other=pl.lit("no bar"), **{"class": "truth_bar"}).head(100)
     found = {"galaxies": galaxies, "votes": votes, "survey": survey, "bars": bars, "half": galaxies.head(450)}
-    found |= {"fewer": galaxies.with_columns(split=pl.lit("test")).head(450), "folder": folder}
+    found |= {"fewer": galaxies.with_columns(split=pl.lit("test")).head(450)}
     files = {"beside": beside, "near": beside.with_columns(dec=pl.col("dec") + 0.0001, more="extra")}
     files |= {"experts": answers, "bar_experts": of_bars.with_columns(key=pl.col("object_id").reverse())}
     for name, table in files.items():

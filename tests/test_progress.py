@@ -27,7 +27,7 @@ def test_a_log_has_complete_lines(capsys, total, initial, shown):
 
 
 @pytest.mark.parametrize(("seconds", "lines"), [(0, 0), (1e9, 1)])
-def test_tasks_that_end_before_the_first_line_have_one_unless_they_are_fast(capsys, monkeypatch, seconds, lines):
+def test_tasks_that_end_before_the_first_line_have_one_unless_they_are_fast(capsys, seconds, lines):
     with progress(10, "label", "gal", between=3600) as told:
         told.update(10)
         told.start_t -= seconds

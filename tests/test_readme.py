@@ -32,15 +32,14 @@ def run_block(tmp_path, monkeypatch, capsys):
     In this process, where torch is loaded once; one block, and one with other commands, as a user runs them.
     """
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
 
     def block(name, *shown, namespace=None):
         kind, text = BLOCKS[name]
         if kind == "python":
             exec(text, {} if namespace is None else namespace)
         elif name in ("votes", "mysurvey", "files"):
-            path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-            command = ["bash", "-euo", "pipefail", "-c", text]
-            done = subprocess.run(command, env={**os.environ, "PATH": path}, capture_output=True, text=True)
+            done = subprocess.run(["bash", "-euo", "pipefail", "-c", text], capture_output=True, text=True)
             assert done.returncode == 0, done.stderr[-2000:]
             print(done.stdout)
         else:

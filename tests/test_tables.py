@@ -221,14 +221,14 @@ def test_other_programs_find_units_descriptions_and_metadata(tmp_path):
     assert seen[2].meta["truemorph"] == table.metadata
 
 
-@pytest.mark.parametrize("extension", ["fits", "ecsv", "vot"])
-def test_tables_of_version_0_1_keep_their_metadata(tmp_path, extension):
+@pytest.mark.parametrize(
+    ("extension", "form", "key"),
+    [("fits", "fits", "TRUEMRPH"), ("ecsv", "ascii.ecsv", "TRUEMRPH"), ("vot", "votable", "description")],
+)
+def test_tables_of_version_0_1_keep_their_metadata(tmp_path, extension, form, key):
     metadata, path = {"kind": "catalogue", "alpha": "R / \u03c3"}, tmp_path / f"t.{extension}"
     coded = "truemorph metadata, JSON in base64: " + base64.b64encode(json.dumps(metadata).encode()).decode()
-    key, format_name = "TRUEMRPH", {"ecsv": "ascii.ecsv", "vot": "votable"}.get(extension, extension)
-    if extension == "vot":
-        key = "description"
-    Table({"a": [1]}, meta={key: coded}).write(path, format=format_name)
+    Table({"a": [1]}, meta={key: coded}).write(path, format=form)
     assert read_table(path).metadata == metadata
 
 

@@ -68,12 +68,12 @@ def busy(status=503, retry_after=None):
     return Answer(b"try later", status, {"Retry-After": retry_after} if retry_after else {}, ranges=False)
 
 
-def page(text="We are down for maintenance."):
-    return Answer(f"<!DOCTYPE html>\n<html><head></head><body><p>{text}</p></body></html>".encode(), ranges=False)
-
-
 def text(said, **answer):
     return Answer(said.encode(), ranges=False, **answer)
+
+
+def page(said="We are down for maintenance."):
+    return text(f"<!DOCTYPE html>\n<html><head></head><body><p>{said}</p></body></html>")
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -45,7 +45,7 @@ def test_every_column_equals_that_of_the_archive(sky, known, tmp_path):
     spectra = spectra.select("zConf", objID="bestObjID", redshift="z")
     served = served.join(fields, on="fieldID").join(spectra, on="objID", how="left")
     joined = table.frame.join(served, left_on="objid", right_on="objID", suffix="_served", validate="1:1")
-    for name in [column for column in COLUMNS if column not in ("objid", "psfWidth_r_best")]:
+    for name in set(COLUMNS) - {"objid", "psfWidth_r_best"}:
         there = joined.filter(pl.col(f"{name}_served") > -1000)
         assert (joined[name].is_null() == ~(joined[f"{name}_served"] > -1000).fill_null(False)).all(), name
         # SkyServer rounds `real` columns to three decimals; as float they have six.

@@ -25,9 +25,8 @@ def published(sky):
 
 
 def slices(sky):
-    queries = [one.params["QUERY"] for one in sky.asked(SYNC)]
-    found = [re.search(r"recno BETWEEN (\d+) AND (\d+)", query) for query in queries]
-    return [(int(one[1]), int(one[2])) for one in found if one]
+    queries = " ".join(one.params["QUERY"] for one in sky.asked(SYNC))
+    return [(int(first), int(last)) for first, last in re.findall(r"recno BETWEEN (\d+) AND (\d+)", queries)]
 
 
 def whole(sky, out):
@@ -47,9 +46,9 @@ def test_table_3_has_the_published_values(sky, tmp_path):
     joined = table.frame.join(theirs, on="objID", suffix="_v", validate="1:1")
     assert joined.height == theirs.height
     same = {
-        **{"sersic_n": "ng", "sersic_n_error": "e_ng", "ellipticity": "e", "ellipticity_error": "e_e"},
-        **{"z": "z_v", "Scale": "Scale_v", "r_half": "Rchl,r"},
-    }
+        "sersic_n": "ng", "sersic_n_error": "e_ng", "ellipticity": "e", "ellipticity_error": "e_e",
+        "z": "z_v", "Scale": "Scale_v", "r_half": "Rchl,r",
+    }  # fmt: skip
     assert {*same, "objID", "r_half_arcsec"} == set(table.frame.columns)
     for name, vizier in same.items():
         # Lengths that are not positive are not meaningful, like -99.99.

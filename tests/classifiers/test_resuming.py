@@ -190,7 +190,7 @@ def started(catalogue, out, settings, **environment):
 def test_a_terminated_command_resumes(catalogue, tmp_path, capsys):
     """Ctrl-C is tested with the other commands, SIGTERM here."""
     process, said = started(catalogue, tmp_path / "cut", FAST), ""
-    while said.count(" epoch ") < 2 and process.poll() is None:
+    while said.count("held out") < 2 and process.poll() is None:
         said += process.stderr.readline()
     process.send_signal(signal.SIGTERM)
     said += process.communicate()[1]

@@ -63,7 +63,6 @@ def test_all_files_are_written_and_consistent(capsys, models, catalogue, tmp_pat
 
     with fits.open(out / "maps.fits") as units:
         found = {(unit.header["MODEL"], unit.header["CLASS"], unit.name.split("_")[0]): unit for unit in units[1:]}
-        assert ("naive", "disk", "ALIGNED") in found
         unit = found["naive", "disk", "MEAN"]
         assert unit.data[2].max() == unit.header["NGAL"] == counts["disk"]
         # The profile of the mean map, in the innermost ring with a radius of two pixels.

@@ -4,10 +4,10 @@
 """
 
 import numpy as np
-import polars as pl
 import pytest
 
-from truemorph import Votes, debiased_fractions, read_tree
+from real.test_tree_transition import with_expert_bars
+from truemorph import debiased_fractions
 from truemorph.bias.binning import Bins
 
 DRAWS = 40
@@ -15,14 +15,9 @@ DRAWS = 40
 
 @pytest.fixture(scope="module")
 def bars(shared_data):
-    frame = pl.read_parquet(shared_data / "gz2_tree.parquet").drop_nulls(["bar_nair", "petroR90", "t_type"])
-    tree = read_tree("gz2")
-    columns = tree.columns([gate.name for gate in tree.gates("bar")], frame.columns)
-    values = {name: frame[name].to_numpy().astype(float) for some in columns.columns.values() for name in some}
-    votes = Votes.from_columns(tree, "bar", columns, values, None)
-    applies = (frame["t_type"].to_numpy() >= -3) & (frame["axis_ratio"].to_numpy() > 0.5)
-    truth = np.where(applies, 1 + (frame["bar_nair"].to_numpy() > 0), 0)
-    return votes, truth, frame["petroR90"].to_numpy() / (1.1 / 2.3548)
+    """Votes, classes (0 where the question does not apply, 1 without and 2 with a bar) and α."""
+    votes, alpha, gold = with_expert_bars(shared_data)
+    return votes, np.maximum(gold - 1, 0), alpha
 
 
 @pytest.mark.slow

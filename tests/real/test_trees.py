@@ -4,7 +4,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from truemorph import Votes, read_tree
+from real.test_tree_transition import read_votes
+from truemorph import read_tree
 
 # Shares of galaxies of Galaxy Zoo 2 for which the numbers are equal: a few volunteers left out a question.
 EQUAL = {"edge-on": 0.98, "odd": 0.96, "roundness": 0.96}
@@ -12,16 +13,6 @@ EQUAL = {"edge-on": 0.98, "odd": 0.96, "roundness": 0.96}
 
 def questions_of(name):
     return [question.name for question in read_tree(name).questions]
-
-
-def votes_of(name, question, frame):
-    tree = read_tree(name)
-    found = tree.columns([gate.name for gate in tree.gates(question)], frame.columns)
-    values = {
-        column: frame[column].to_numpy().astype(float) for columns in found.columns.values() for column in columns
-    }
-    total = frame[found.total].to_numpy() if found.total else None
-    return found, Votes.from_columns(tree, question, found, values, total)
 
 
 def asked(votes):
@@ -38,7 +29,7 @@ def asked(votes):
 
 @pytest.mark.parametrize("question", questions_of("gz2")[1:])
 def test_galaxy_zoo_2(shared_data, question):
-    found, votes = votes_of("gz2", question, pl.read_parquet(shared_data / "gz2_tree.parquet"))
+    votes, found = read_votes("gz2", question, pl.read_parquet(shared_data / "gz2_tree.parquet"))
     assert found.kind == "counts"
     missing = asked(votes) - votes.counts[question].sum(axis=1)
     assert (missing == 0).mean() > EQUAL.get(question, 0.99)
@@ -47,7 +38,7 @@ def test_galaxy_zoo_2(shared_data, question):
 
 @pytest.mark.parametrize("question", questions_of("gz-jwst")[1:])
 def test_jwst(shared_data, question):
-    _, votes = votes_of("gz-jwst", question, pl.read_parquet(shared_data / "jwst_votes.parquet"))
+    votes, _ = read_votes("gz-jwst", question, pl.read_parquet(shared_data / "jwst_votes.parquet"))
     np.testing.assert_array_equal(votes.counts[question].sum(axis=1), asked(votes))
 
 
@@ -58,7 +49,7 @@ def test_ferengi(shared_data, question):
     The table lacks some fractions: only galaxies are counted for which those of each gate add up to 1.
     """
     frame = pl.read_parquet(shared_data / "ferengi_tree.parquet")
-    found, votes = votes_of("gz-ferengi", question, frame)
+    votes, found = read_votes("gz-ferengi", question, frame)
     assert (found.kind, found.total) == ("fractions", "classification_count")
     added = {
         name: np.sum([frame[column].to_numpy() for column in columns], axis=0)

@@ -163,7 +163,9 @@ def _explain(name: str, cam: GradCam, source: Source, rings: int, bar: Progress,
             profiles = {PIXELS: radial_profiles(maps, edges[PIXELS])}
             if RADIUS in rows.columns:
                 radius = rows[RADIUS].cast(pl.Float64).to_numpy() * size / model.config.crop
-                profiles[RADII] = radial_profiles(maps, edges[RADII], np.where(radius > 0, radius, np.nan))
+                profiles[RADII] = radial_profiles(
+                    maps, edges[RADII], np.where((radius > 0) & np.isfinite(radius), radius, np.nan)
+                )
             relation = labels["relation"].filter(chosen)
             columns = {"object_id": rows["object_id"], "relation": relation, "class": predicted}
             # float32 halves the memory, and is the precision of the maps.
