@@ -219,13 +219,6 @@ def lacks_rows(parts, folder):
     pq.write_table(pq.read_table(parts[0], partitioning=None).slice(1), parts[0])
 
 
-def has_a_partition_twice(parts, folder):
-    other = parts[0].parent.with_name("Dir=10000") / parts[0].name
-    other.parent.mkdir()
-    shutil.copy(parts[0], other)
-    (folder / "hats.properties").unlink()
-
-
 def has_a_finer_partition(parts, folder):
     (folder / "partition_info.csv").unlink()
     order, pixel = (int(part.rpartition("=")[2]) for part in (parts[0].parts[-3], parts[0].stem))
@@ -244,7 +237,7 @@ def has_no_list(parts, folder):
     (folder / "partition_info.csv").write_bytes(b"\xff\x00,1\n")
 
 
-DAMAGES = [lacks_a_partition, lacks_rows, has_a_partition_twice, has_a_finer_partition, has_a_margin, has_no_list]
+DAMAGES = [lacks_a_partition, lacks_rows, has_a_finer_partition, has_a_margin, has_no_list]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
