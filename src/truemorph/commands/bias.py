@@ -45,7 +45,7 @@ class BiasMeasurement(Result):
     intrinsic : tuple of str
     depth, bins : int
         Levels of the tree of intrinsic columns, and bins of α.
-    galaxies, galaxies_not_selected : int
+    galaxies : int
     findings : tuple of Finding
     quantity : str
         Which fraction it is, such as "disk fraction".
