@@ -18,7 +18,7 @@ from truemorph.simulate import simulate_survey
 
 # Options that say where results go, or how and where they are computed.
 NO_RESULT = {
-    "out", "cache", "device", "engine", "precision", "address", "shard", "overwrite", "port", "dry_run",
+    "out", "cache", "device", "engine", "precision", "shard", "overwrite", "port", "dry_run",
 }  # fmt: skip
 # Commands and options that need images, networks, a server or archives have tests beside their modules.
 ELSEWHERE = {

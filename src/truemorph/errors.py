@@ -35,7 +35,6 @@ _EXTRAS = {
     "label": ("openvino",),
     "fast": ("nncf",),
     "gold": ("starlette", "uvicorn"),
-    "ray": ("ray",),
     "benchmark": ("cleanlab",),
 }
 

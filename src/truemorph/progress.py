@@ -18,7 +18,6 @@ from typing import Any, TypeAlias
 from tqdm import tqdm
 
 Progress: TypeAlias = tqdm
-SILENT: Progress = tqdm(disable=True)
 QUIET: ContextVar[bool] = ContextVar("QUIET", default=False)
 
 

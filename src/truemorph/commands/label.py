@@ -35,11 +35,10 @@ def label_galaxies(
     convert: bool = False,
     hats: bool = False,
     copy: Names = (),
-    engine: Literal["auto", "torch", "openvino", "ray"] = "auto",
+    engine: Literal["auto", "torch", "openvino"] = "auto",
     precision: Literal["auto", "fp32", "bf16", "int8"] = "auto",
     device: str = "auto",
     gate: Path | None = None,
-    address: str | None = None,
     shard: Shard = (1, 1),
     max_bad: Fraction = MAXIMUM_BAD_FRACTION,
 ) -> LabelReport:
@@ -89,8 +88,7 @@ def label_galaxies(
     copy : sequence of str
         Columns to copy to the labels, comma-separated.
     engine : str
-        Software that runs the networks. auto is torch on a GPU, otherwise OpenVINO where it works, otherwise torch; ray
-        uses all machines of a Ray cluster.
+        Software that runs the networks. auto is torch on a GPU, otherwise OpenVINO where it works, otherwise torch.
     precision : str
         auto is int8 where it has passed its test for this model, otherwise bf16 where the hardware has it; int8 needs
         openvino.
@@ -98,8 +96,6 @@ def label_galaxies(
         Where networks run: auto (a GPU if there is one), cpu, cuda, cuda:1, mps.
     gate : path, optional
         Images on which int8 is compared with full precision before it is used; default those of the source.
-    address : str, optional
-        Address of a Ray cluster; default one on this machine.
     shard : (int, int)
         K/N, such as 3/64: label only the K-th of N groups of parts.
     max_bad : float
@@ -166,7 +162,6 @@ def label_galaxies(
             precision=precision,
             gate=gate,
         ),
-        address=address,
         shard=shard,
         max_bad=max_bad,
     )

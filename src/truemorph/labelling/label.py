@@ -1,11 +1,11 @@
-"""Label images or a catalogue in parts, on one or several machines or a cluster, and account for every row."""
+"""Label images or a catalogue in parts, on one or several machines, and account for every row."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from truemorph.classifiers.classifier import Classifier
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.images.store import MAXIMUM_BAD_FRACTION
-from truemorph.labelling.cluster import Cluster
 from truemorph.labelling.elsewhere import ASSUMED, class_fractions, fractions_told, unlike_training
 from truemorph.labelling.estimated import Estimated
 from truemorph.labelling.output import Counts, Results
@@ -90,28 +89,21 @@ def label_table(
     options: LabelOptions,
     *,
     shard: tuple[int, int] = (1, 1),
-    address: str | None = None,
     max_bad: float = MAXIMUM_BAD_FRACTION,
 ) -> LabelReport:
     """Label galaxies as `truemorph.label_galaxies`; the report counts the finished parts of this shard."""
     k, n = shard
     if not 1 <= k <= n:
         raise InputError(f"`shard` must be (k, n) with k from 1 to n; got {k}/{n}")
-    if address is not None and options.engine != "ray":
-        raise InputError('`address` is that of a Ray cluster; give `engine`="ray", or leave it out')
-    cluster = None
-    if options.engine == "ray":
-        cluster = Cluster(model, replace(options, engine="auto"), address)
-        options = replace(options, engine=cluster.engine)
     work = open_labelling(model, options)
     parts = work.source.parts
     own = range(k - 1, len(parts), n)
     damaged = work.results.begin([parts[number].name for number in own])
     left = [number for number in own if not work.results.is_done(parts[number].name)]
-    runs = f"{'ray, ' if cluster else ''}{work.labeller.engine.description}"
+    runs = work.labeller.engine.description
     tell(f"label: engine {runs}; {len(parts):,d} parts, of which this process labels {len(left):,d}")
     so_far: Counts = Counter()
-    for number in _here(work, left) if cluster is None else cluster.label(left):
+    for number in _here(work, left):
         so_far += work.results.counts(parts[number].name)
         if so_far["labelled"] + so_far["unreadable"] >= _ENOUGH:
             _check_bad(work.results, so_far, max_bad)

@@ -23,7 +23,7 @@ from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.paths import vote_column, votes_at_gates
 from truemorph.catalogs.positions import position_columns
 from truemorph.classifiers.classifier import Classifier, logistic_inputs
-from truemorph.classifiers.engines import Engine, Precision, engine_for
+from truemorph.classifiers.engines import Precision, engine_for
 from truemorph.errors import InputError, check_used
 from truemorph.findings import Finding, unique
 from truemorph.images.decode import ahead
@@ -156,7 +156,7 @@ class LabelOptions:
     zero_point: float | None = None
     convert: bool = False
     hats: bool = False
-    engine: str | Engine = "auto"  # also that of other machines
+    engine: str = "auto"
     precision: Precision = "auto"
     gate: PathLike | None = None
 
@@ -252,15 +252,12 @@ def _labeller(
             votes_at_gates(empty, transition.asked, source)
     has_observed = joined is not None or inputs.prepared
     columns = list(dict.fromkeys(["object_id", *(_columns_of_labels(model, used) if has_observed else ()), *every]))
-    engine = options.engine
-    if isinstance(engine, str):
-        proof = None
-        if options.precision == "int8" and isinstance(model, Classifier):
-            proof = proof_of(inputs if options.gate is None else open_source(options.gate), model.config)
-        engine = engine_for(model, engine, options.precision, proof)
+    proof = None
+    if options.precision == "int8" and isinstance(model, Classifier):
+        proof = proof_of(inputs if options.gate is None else open_source(options.gate), model.config)
     return Labeller(
         model,
-        engine,
+        engine_for(model, options.engine, options.precision, proof),
         transitions=used,
         observables=names,
         observed=has_observed,

@@ -40,7 +40,7 @@ def _compiled(network: Any, precision: str) -> Any:
         "INFERENCE_PRECISION_HINT": "f32" if precision == "fp32" or not multiplies_bf16() else "bf16",
         "ENABLE_CPU_PINNING": False,  # processes that share a machine would be pinned to the same cores
     }
-    if os.environ.get("OMP_NUM_THREADS", "").isdigit():  # set by Ray; torch respects it, OpenVINO does not
+    if os.environ.get("OMP_NUM_THREADS", "").isdigit():  # torch respects it, OpenVINO does not
         hints["INFERENCE_NUM_THREADS"] = int(os.environ["OMP_NUM_THREADS"])
     return openvino.Core().compile_model(network, "CPU", hints)
 
