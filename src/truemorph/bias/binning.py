@@ -229,14 +229,26 @@ class Leaves:
 
     leaf: np.ndarray  # leaf of each drawn object
     edges: np.ndarray  # (L, b + 1): edges of the bins of each leaf, as positions among all draws
-    objects: list[np.ndarray]  # (M,) of each observable: drawn objects in the order of leaf, then observable
+    objects: list[np.ndarray]  # of each observable: drawn objects in the order of leaf, then observable
+    counts: np.ndarray  # (N,): how often each object was drawn
 
     def fractions(self, columns: Sequence[np.ndarray]) -> np.ndarray:
         """Return the mean of K columns of shape (N,) in each bin of each observable, shape (J, L, b, K)."""
-        begin, size = self.edges[:, :-1].ravel(), np.diff(self.edges, axis=1)
-        sums = [[np.add.reduceat(column[objects], begin) for column in columns] for objects in self.objects]
+        sums, size = [], np.diff(self.edges, axis=1)
+        for objects in self.objects:
+            counts, begin = self.counts[objects], self.edges[:, :-1].ravel()
+            through = np.cumsum(counts, dtype=np.int64)
+            first = np.searchsorted(through, begin, side="right")  # the object with the first draw of each bin
+            earlier = begin - through[first] + counts[first]  # its draws that belong to the bin before
+            inside = np.append(first[1:] > first[:-1], True)  # False: the next bin begins with the same object
+            for column in columns:
+                values = column.take(objects)
+                moved = earlier * values[first]
+                values *= counts
+                sums.append(np.where(inside, np.add.reduceat(values, first), 0.0) - moved)
+                sums[-1][:-1] += moved[1:]
         sums_of_bins = np.reshape(sums, (len(self.objects), len(columns), *size.shape))
-        return np.moveaxis(sums_of_bins, 1, -1) / size[:, :, None]
+        return np.ascontiguousarray(np.moveaxis(sums_of_bins, 1, -1)) / size[:, :, None]
 
 
 def _inverse(permutation: np.ndarray) -> np.ndarray:
@@ -248,8 +260,8 @@ def _inverse(permutation: np.ndarray) -> np.ndarray:
 class RankedTable:
     """Intrinsic columns, shape (N, P), and observables, shape (N, J), ranked once for the trees of all resamples.
 
-    Objects are numbered in the order of the first column, so that memory is read in sequence; `rows`, shape (N,), are
-    their rows in the data.
+    A resample is handled as the number of draws of each object. Objects are numbered in the order of the first column,
+    so that memory is read in sequence; `rows`, shape (N,), are their rows in the data.
     """
 
     def __init__(self, observables: np.ndarray, intrinsic: np.ndarray) -> None:
@@ -261,27 +273,70 @@ class RankedTable:
         self._values = [column[order] for column, order in zip(intrinsic.T, orders, strict=False)]
         self._objects = [number[order].astype(small) for order in orders]  # of each rank
         self._ranks = [_inverse(objects) for objects in self._objects]
+        # At most 256 cells of each intrinsic column, by rank; equal values share a cell.
+        shift = max(0, self.rows.size.bit_length() - 8)
+        cells = [(np.searchsorted(values, values) >> shift).astype(np.uint8) for values in self._values]
+        self._cells = [of_rank[ranks] for of_rank, ranks in zip(cells, self._ranks, strict=False)]
 
     def cut(self, depth: int, bins: int, draws: np.ndarray | None = None) -> Leaves:
         """Grow a tree of 2^depth leaves, and divide each into bins; `draws`, shape (M,), are objects of a resample."""
         n, first = self.rows.size, self.n_intrinsic
-        draws = np.arange(n) if draws is None else draws
-        drawn = [ranks[draws] for ranks in self._ranks]
-        held, leaf = np.array([draws.size]), np.zeros(draws.size, np.min_scalar_type(n * 2**depth))
-        self._check_held(held // 2**depth, depth, bins)
+        self._check_held(np.array([n // 2**depth]), depth, bins)
+        counts = np.ones(n, np.uint8) if draws is None else np.bincount(draws, minlength=n)
+        counts = counts.astype(np.min_scalar_type(counts.max()))
+        objects = np.flatnonzero(counts > 0)
+        weights = counts[objects].astype(float)
+        cells = [column[objects] for column in self._cells]
+        leaf = np.zeros(objects.size, dtype=np.min_scalar_type(2**depth))
+        held = np.array([n if draws is None else draws.size])
         for level in range(depth):
-            keys, values = leaf * n + drawn[level % first], self._values[level % first]
-            ordered, begin = np.sort(keys), np.cumsum(held) - held
-            median = values[ordered[begin + np.stack([(held - 1) // 2, held // 2])] % n].mean(axis=0)
-            first_right = (np.arange(held.size) * n + np.searchsorted(values, median)).astype(keys.dtype)
-            leaf = 2 * leaf + (keys >= first_right.take(leaf))
-            split = np.stack([begin, np.searchsorted(ordered, first_right)], axis=1)
-            held = np.diff(split.ravel(), append=draws.size)
             self._check_held(held, depth, bins)
+            k = level % first
+            leaf, held = self._split(k, leaf, held, objects, cells[k], weights, counts)
+        self._check_held(held, depth, bins)
         edges = (np.cumsum(held) - held)[:, None] + equal_count_edges(held, bins)
-        every = zip(self._objects[first:], drawn[first:], strict=True)
-        drawn = [objects[np.sort(leaf * n + ranks) % n].astype(np.intp) for objects, ranks in every]
-        return Leaves(leaf.astype(np.min_scalar_type(2**depth)), edges, drawn)
+        ordered = []
+        for by_rank, ranks in zip(self._objects[first:], self._ranks[first:], strict=True):
+            keys = np.sort(leaf.astype(np.min_scalar_type(n * 2**depth)) * n + ranks[objects])
+            ordered.append(by_rank[keys % n].astype(np.intp))
+        return Leaves(leaf, edges, ordered, counts)
+
+    def _split(
+        self,
+        k: int,
+        leaf: np.ndarray,
+        held: np.ndarray,
+        objects: np.ndarray,
+        cells: np.ndarray,
+        weights: np.ndarray,
+        counts: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Split each leaf at the median of column k; return the leaf of each object, and the draws of each leaf.
+
+        Draws are counted by cell; only the cells with the two middle draws of a leaf need to be sorted.
+        """
+        n, n_leaves, begin = self.rows.size, held.size, np.cumsum(held) - held
+        middle = begin + np.stack([(held - 1) // 2, held // 2])
+        cells = 256 * leaf.astype(np.min_scalar_type(256 * n_leaves)) + cells
+        drawn = np.bincount(cells, weights, 256 * n_leaves)
+        sorted_cells = np.searchsorted(np.cumsum(drawn), middle, side="right")
+        # Left and right of them, cells have a new leaf as a whole.
+        limits = np.stack([256 * np.arange(n_leaves), sorted_cells[1]], axis=1)
+        new = np.repeat(np.arange(2 * n_leaves), np.diff(limits.ravel(), append=drawn.size)).astype(leaf.dtype)
+        new[sorted_cells] = 2 * n_leaves
+        others = np.cumsum(np.where(new < 2 * n_leaves, drawn, 0))[sorted_cells]  # draws that come before, elsewhere
+        new = new.take(cells)
+        rows = np.flatnonzero(new == 2 * n_leaves)
+        of = leaf[rows].astype(np.intp)
+        keys = of * n + self._ranks[k][objects[rows]]
+        ordered = np.sort(keys.astype(np.min_scalar_type(n * n_leaves)))
+        through = np.cumsum(counts[self._objects[k][ordered % n]], dtype=np.int64)
+        median = self._values[k][ordered[np.searchsorted(through, middle - others, side="right")] % n].mean(axis=0)
+        first_right = np.arange(n_leaves) * n + np.searchsorted(self._values[k], median)
+        new[rows] = 2 * of + (keys >= first_right[of])
+        at = np.searchsorted(ordered, first_right)
+        split = others[0] + np.append(0, through)[at]
+        return new, np.diff(np.stack([begin, split], axis=1).ravel(), append=held.sum()).astype(np.int64)
 
     @staticmethod
     def _check_held(held: np.ndarray, depth: int, bins: int) -> None:
