@@ -48,7 +48,7 @@ from truemorph.gold.plan import (
 from truemorph.gold.session import Source, open_session, read_session, without_images
 from truemorph.io import plain
 from truemorph.progress import tell
-from truemorph.questions import Asked, slug
+from truemorph.questions import Asked, Tree, slug
 from truemorph.results import PlainResult, Result, text_facts, text_table
 from truemorph.tables import CatalogTable, to_astropy, write_table
 
@@ -299,6 +299,25 @@ class GoldImport(Result):
         return to_astropy(self.catalogue)
 
 
+def _asked_and_meant(
+    source: Path, into: CatalogTable, plan_of: dict[str, Any], question: str | None, definition: str | None
+) -> tuple[tuple[Tree, str] | None, str | None]:
+    """Return tree and question of answers, None for those of the label, and the definition that people saw."""
+    target = question_of_plan(plan_of)
+    if source.is_dir():
+        if question not in (None, plan_of.get("question")):
+            raise InputError(f"{source}: its answers are not to {question!r} (`question`)")
+        seen = plan_of["definition" if target is None else "question_definition"]
+        if seen and definition is not None:
+            raise InputError(f"{source}: people saw the definition {seen!r}; leave out `definition`")
+        if target is not None:
+            definition = definition or seen or None
+    elif target is None or question not in (None, target[1]):
+        of_tree = asked_of(into, question)
+        target = None if of_tree is None else (of_tree.tree, of_tree.question)
+    return target, definition
+
+
 @validated
 def import_gold(
     source: Path,
@@ -373,18 +392,7 @@ def import_gold(
         raise InputError(f"{source}: not a plan; a table of gold labels needs its catalogue (`catalogue`)")
     plan_of = {} if folder is None else read_plan(folder)[0]
     into = read_catalogue(plan_of["catalogue"] if catalogue is None else catalogue)
-    target = question_of_plan(plan_of)
-    if is_plan:
-        if question not in (None, plan_of.get("question")):
-            raise InputError(f"{source}: its answers are not to {question!r} (`question`)")
-        seen = plan_of["definition" if target is None else "question_definition"]
-        if seen and definition is not None:
-            raise InputError(f"{source}: people saw the definition {seen!r}; leave out `definition`")
-        if target is not None:
-            definition = definition or seen or None
-    elif target is None or question not in (None, target[1]):
-        of_tree = asked_of(into, question)
-        target = None if of_tree is None else (of_tree.tree, of_tree.question)
+    target, definition = _asked_and_meant(source, into, plan_of, question, definition)
     classes = plan_of["classes"] if is_plan and target is None else label_classes(into)
     if plan_of.get("sha256") not in (None, checksum(into.frame)):
         raise InputError(
