@@ -67,7 +67,7 @@ def test_labels_of_some_galaxies_are_counted_and_repeated_ones_refused():
     found = tm.measure_bias(GALAXIES, labels=labels, bootstrap=0)
     assert "rows-left-out" in codes(found)
     assert any("200 of 400" in finding.message for finding in found.findings)
-    with pytest.raises(InputError, match="several rows"):
+    with pytest.raises(InputError):
         tm.measure_bias(GALAXIES, labels=pl.concat([labels, labels[:1]]), bootstrap=0)
 
 
