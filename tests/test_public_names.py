@@ -15,7 +15,7 @@ LONGEST = 2000
 
 @pytest.fixture(scope="module")
 def model():
-    return train_members(stripes(300)[0], tm.RayleighTransition(11.25), tiny(image_size=16, epochs=1))
+    return train_members(stripes(300)[0], tm.RayleighTransition(11.25), tiny(image_size=32, epochs=1))
 
 
 def made(model):

@@ -54,7 +54,7 @@ class TrainingConfig(BaseModel):
     hidden: int = Field(1024, ge=1, le=65_536, description="width of the dense layer before the classes")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout fraction of the dense layer")
 
-    image_size: int = Field(207, ge=16, le=1024, description="image width in pixels")
+    image_size: int = Field(207, ge=32, le=1024, description="image width in pixels")  # networks halve it five times
     crop: float = Field(_PAPER_CROP, gt=0, le=1, description="central fraction of the image width to keep")
     fits_hdu: int | str | None = Field(None, description="HDU of FITS images; default the first with an image")
     fits_stretch: Literal["asinh", "linear", "sqrt", "log"] = Field("asinh", description="stretch of FITS images")

@@ -204,7 +204,7 @@ def test_synchronised_batch_norms_keep_their_activations(monkeypatch):
 def test_with_fine_tuning_only_the_head_changes_or_early_layers_change_less():
     def moved(name, **settings):
         """Mean change of weights whose name begins so."""
-        config = tiny(image_size=16, backbone="test_vit2", **settings)
+        config = tiny(image_size=32, backbone="test_vit2", **settings)
         trained = train_members(stripes(300)[0], THETA, config).members[0]
         lightning.seed_everything(config.seed, verbose=False)
         start = GalaxyNetwork(config).state_dict()
@@ -226,14 +226,14 @@ def test_a_network_learns_with_the_debiasing_loss_from_labels_and_evidence():
     evidence = replace(rows, evidence=rows.through(transition))
     logits = torch.randn(240, 2, generator=torch.Generator().manual_seed(0))
     expected = DebiasedLoss(transition, "none")(logits, torch.tensor(labels), torch.tensor(alpha))
-    config = tiny(image_size=16)
+    config = tiny(image_size=32)
     module = DebiasedModule(GalaxyNetwork(config), config, evidence, every, every, 0)
     torch.testing.assert_close(module.loss(logits, **evidence.observed(every)), expected)
 
 
 @pytest.mark.slow
 def test_with_a_transition_a_network_predicts_the_truth_and_without_it_the_labels():
-    (rows, truth), config = stripes(900), tiny(image_size=16, epochs=8, learning_rate=3e-3)
+    (rows, truth), config = stripes(900), tiny(image_size=32, epochs=8, learning_rate=3e-3)
     debiased, naive = (
         train_members(rows, transition, config).probabilities(rows.inputs)[:, 1]
         for transition in (THETA, MatrixTransition.identity())
@@ -248,7 +248,7 @@ def test_with_a_transition_a_network_predicts_the_truth_and_without_it_the_label
 @pytest.mark.slow
 def test_an_ensemble_is_the_mean_of_its_networks():
     rows, _ = stripes(300)
-    model = train_members(rows, THETA, tiny(image_size=16, folds=2, seeds=2))
+    model = train_members(rows, THETA, tiny(image_size=32, folds=2, seeds=2))
     assert len(model.members) == 4
     each = [model.member_probabilities(rows.inputs[:5], member) for member in range(4)]
     np.testing.assert_allclose(model.probabilities(rows.inputs[:5]), np.mean(each, axis=0))

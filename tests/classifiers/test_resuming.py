@@ -28,7 +28,7 @@ from truemorph.tables import CatalogTable
 
 from classifiers.test_network import Executed  # isort: skip
 
-SETTINGS = {"image_size": 16, "epochs": 2, "dropout": 0.3, "rotation": "any", "shift": 0.05, "accumulate": 2}
+SETTINGS = {"image_size": 32, "epochs": 2, "dropout": 0.3, "rotation": "any", "shift": 0.05, "accumulate": 2}
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ def model_folder(catalogue, tmp_path_factory):
 
 def test_early_stopping_keeps_the_best_epoch():
     rows, _ = stripes(300)
-    trained = train_members(rows, RayleighTransition(11.25), tiny(image_size=16, epochs=15, patience=2))
+    trained = train_members(rows, RayleighTransition(11.25), tiny(image_size=32, epochs=15, patience=2))
     losses = [epoch["held_out_loss"] for epoch in trained.history]
     assert trained.described["metrics"]["held_out_loss"] == pytest.approx(min(losses))
     assert len(losses) < 15 or losses.index(min(losses)) >= 12
@@ -176,7 +176,7 @@ def test_unusable_training_data_raise_errors():
     ):
         changed = TrainingRows(rows.frame.with_columns(**columns), rows.inputs)
         with pytest.raises(InputError, match=says):
-            train_members(changed, transition, tiny(image_size=16, batch_size=8, folds=folds))
+            train_members(changed, transition, tiny(image_size=32, batch_size=8, folds=folds))
 
 
 def test_diverged_training_raises_an_error(catalogue, tmp_path):

@@ -24,7 +24,7 @@ from truemorph.questions import heads_of
 from truemorph.tables import CatalogTable
 
 HALF = ConstantTransition(flip=0.5)
-SETTINGS = {"image_size": 16, "rotation": "none", "flip": False, "shift": 0.0, "epochs": 4, "learning_rate": 3e-3}
+SETTINGS = {"image_size": 32, "rotation": "none", "flip": False, "shift": 0.0, "epochs": 4, "learning_rate": 3e-3}
 
 
 @pytest.fixture

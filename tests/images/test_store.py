@@ -17,7 +17,7 @@ from truemorph.images import store as store_module
 from truemorph.images.decode import load_image
 from truemorph.images.store import ImageFiles
 
-SMALL = TrainingConfig(image_size=16, crop=1.0)
+SMALL = TrainingConfig(image_size=32, crop=1.0)
 
 
 def jpegs(folder, n, bad=()):

@@ -89,7 +89,7 @@ def test_labels_from_tiles_are_those_of_stored_cutouts_also_if_resumed(model, vo
 @pytest.mark.slow
 def test_a_model_knows_its_tiles(votes, tiles, tmp_path):
     stored = prepared(votes, tiles, tmp_path / "cat.parquet", zero_point=25.0)
-    settings = {"image_size": 16, "epochs": 1, "folds": 1, "fits_limits": [-2, 3], "crop": 1.0, "batch_size": 16}
+    settings = {"image_size": 32, "epochs": 1, "folds": 1, "fits_limits": [-2, 3], "crop": 1.0, "batch_size": 16}
     train_classifier(stored.out, out=tmp_path / "model", transition="rayleigh:5", settings=settings)
     model = load(tmp_path / "model")
     about = {"bands": ["i", "r", "g"], "scale": pytest.approx(0.25), "zero_point": 25.0, "size": SIZE}

@@ -178,7 +178,7 @@ def _unreadable(files: dict[str, Path]) -> dict[str, str]:
     galaxies = list(files)
     return {
         galaxies[rows.start + k]: picture
-        for rows, decoded in pixel_batches(list(files.values()), TrainingConfig(image_size=16, crop=1.0))
+        for rows, decoded in pixel_batches(list(files.values()), TrainingConfig(image_size=32, crop=1.0))
         for k, picture in enumerate(decoded)
         if isinstance(picture, str)
     }
