@@ -4,7 +4,7 @@
 
 archive: 7,000 galaxies with θ = 11.25, whose true disk fraction rises with α, fetched from a local server and
 reproduced at scale "quick". full: 240,000 of them at scale "paper", without networks. votes: CV14 of Galaxy Zoo 2's
-votes and of Hart et al.'s, and θ, without networks.
+votes and of Hart et al.'s, θ, and both against experts' types (T >= -3), without networks.
 """
 
 import os
@@ -116,7 +116,7 @@ def votes(data):
     with TemporaryDirectory() as name:
         for number, (title, (file, columns, where)) in enumerate(VOTES.items()):
             catalogue = Path(name) / f"{number}.parquet"
-            chosen = {"where": [where]} if where else {"psf_fwhm": 1.32}
+            chosen = {"where": [where], "gold": "t_type >= -3"} if where else {"psf_fwhm": 1.32}
             tm.prepare_catalogue(data / file, **columns, **chosen, out=catalogue)
             told = tm.reproduce_paper(
                 data=Path(name),
@@ -132,9 +132,23 @@ def votes(data):
                     f"{told['catalogue']['galaxies']:,}",
                     *values[:2],
                     with_error(theta["theta"], theta["stderr"], ".1f"),
+                    *against_experts(told["table1"]),
                 ]
             )
-    table(["galaxies", "number", "GZ2B", "GZ2D", "θ"], rows)
+    heads = ["experts' types", "balanced accuracy of GZ2B, GZ2D", "rms of their disk fraction"]
+    table(["galaxies", "number", "GZ2B", "GZ2D", "θ", *heads], rows)
+
+
+def against_experts(found):
+    """Number of test galaxies with experts' types, and what they say of GZ2B and GZ2D."""
+    if not found["gold"]:
+        return "–", "–", "–"
+    scores = (
+        [row[f"{score}: gold labels"] for row in found["rows"][:2]] for score in ("balanced_accuracy", "fraction_rms")
+    )
+    return f"{found['gold']:,}", *(
+        ", ".join("–" if value is None else f"{value:.3f}" for value in pair) for pair in scores
+    )
 
 
 if __name__ == "__main__":

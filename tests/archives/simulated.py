@@ -15,6 +15,7 @@ from astropy import units as u
 from astropy.cosmology import FlatLambdaCDM
 
 from truemorph import RayleighTransition
+from truemorph.benchmark.methods import matched_fractions
 from truemorph.simulate.annotate import vote_fractions
 from truemorph.simulate.pictures import FIELD_R90, GZ2_SIZE, render
 from truemorph.simulate.population import at_resolution, simulate_galaxies
@@ -165,36 +166,41 @@ def _simard(folder, population, rng):
 
 
 def _votes(folder, population, rng, seed):
-    """Write Galaxy Zoo 2's vote tables, first question only."""
-    n, alpha = population.height, population["alpha"].to_numpy()
+    """Write Galaxy Zoo 2's vote tables, first question only.
+
+    Debiased fractions are those of the votes, matched to the nearest galaxies of similar luminosity and size, as Hart
+    et al. (2016) match them.
+    """
+    n = population.height
     artefact = np.where(rng.random(n) < 0.015, rng.uniform(0.5, 0.9, n), rng.beta(0.6, 30, n))
-
-    def shares(sharper):
-        """Fractions of votes at a higher resolution, shape (n, 3)."""
-        answers = vote_fractions(population["truth"].to_numpy(), sharper * alpha, RayleighTransition(11.25), seed)
-        return np.column_stack([*(answer * (1 - artefact) for answer in answers), artefact])
-
+    said = vote_fractions(
+        population["truth"].to_numpy(), population["alpha"].to_numpy(), RayleighTransition(11.25), seed
+    )
+    shares = np.column_stack([*(answer * (1 - artefact) for answer in said), artefact])
     total = rng.integers(34, 57, n)
-    counts = rng.multinomial(total, shares(1) / shares(1).sum(axis=1, keepdims=True))
-
-    def table(sharper):
-        """Votes; debiased fractions are those at a higher resolution."""
-        debiased = shares(sharper)
-        columns = {"dr7objid": population["objid"], "ra": population["ra"].round(5), "dec": population["dec"].round(5)}
-        columns |= {"sample": np.full(n, "original"), "total_classifications": total}
-        for k, answer in enumerate(_ANSWERS):
-            name = f"t01_smooth_or_features_{answer}"
-            columns |= {
-                f"{name}_count": counts[:, k],
-                f"{name}_weighted_fraction": np.round(counts[:, k] / total, 3),
-                f"{name}_debiased": np.round(debiased[:, k], 3),
-            }
-        return pl.DataFrame(columns)
-
+    counts = rng.multinomial(total, shares / shares.sum(axis=1, keepdims=True))
+    galaxies = counts[:, :2].sum(axis=1) / total  # the others said star or artefact
+    disk = counts[:, 1] / np.maximum(counts[:, :2].sum(axis=1), 1)
+    near = 1 / population["redshift"].to_numpy()
+    alike = np.column_stack(
+        [population["M_r"], np.log(population["r50"] * population["radius_kpc"] / population["radius"])]
+    )
+    disk = matched_fractions(disk, near, alike, seed=seed)
+    debiased = np.column_stack([galaxies * (1 - disk), galaxies * disk, counts[:, 2] / total])
+    columns = {"dr7objid": population["objid"], "ra": population["ra"].round(5), "dec": population["dec"].round(5)}
+    columns |= {"sample": np.full(n, "original"), "total_classifications": total}
+    for k, answer in enumerate(_ANSWERS):
+        name = f"t01_smooth_or_features_{answer}"
+        columns |= {
+            f"{name}_count": counts[:, k],
+            f"{name}_weighted_fraction": np.round(counts[:, k] / total, 3),
+            f"{name}_debiased": np.round(debiased[:, k], 3),
+        }
+    votes = pl.DataFrame(columns)
     # Galaxy Zoo's own table has all redshifts, slightly other ones than SDSS.
     z_gz = pl.DataFrame({"OBJID": population["objid"], "REDSHIFT": (population["redshift"] + 1e-5).round(6)})
-    hart = table(1.5).filter(pl.Series(~_some(rng, n, 0.015)))
-    files = {"gz2sample": z_gz, "zoo2MainSpecz": table(1.2), "gz2_hart16": hart}
+    hart = votes.filter(pl.Series(~_some(rng, n, 0.015)))
+    files = {"gz2sample": z_gz, "zoo2MainSpecz": votes, "gz2_hart16": hart}
     for name, frame in files.items():
         (folder / f"{name}.csv.gz").write_bytes(gzip.compress(frame.write_csv().encode(), mtime=0))
 

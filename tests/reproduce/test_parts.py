@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import polars as pl
 import pytest
+from sklearn.metrics import balanced_accuracy_score
 
 from truemorph import ReproduceOptions, cv14
 from truemorph.bias.mixture import bins_of_64
@@ -14,6 +15,8 @@ from truemorph.catalogs.label_sets import LabelSet
 from truemorph.classifiers.network import GalaxyNetwork
 from truemorph.config import PRESETS
 from truemorph.errors import InputError
+from truemorph.explain.profiles import PIXELS, MeanMap, Profiles
+from truemorph.explain.study import Explained, Explanation
 from truemorph.questions import SMOOTH_OR_DISK
 from truemorph.report.measures import BiasTree
 from truemorph.reproduce.architecture import layers_of
@@ -23,8 +26,8 @@ from truemorph.reproduce.models import network_config
 from truemorph.reproduce.options import Inputs
 from truemorph.reproduce.paper import SAMPLE, SPLIT, TABLE_1
 from truemorph.reproduce.stages import Lacks, Stage, Work, run_stages
-from truemorph.reproduce.statements import AGREES, CONTRADICTS, OPEN, Difference, Statement, statements
-from truemorph.reproduce.table1 import Measured, compare_pairs, order, table_rows
+from truemorph.reproduce.statements import AGREES, CONTRADICTS, OPEN, Difference, Statement, of_maps, statements
+from truemorph.reproduce.table1 import GOLD, Measured, compare_pairs, order, table_rows
 
 
 @pytest.fixture
@@ -133,6 +136,17 @@ def rows_of(measured):
 
 
 @pytest.mark.slow
+def test_rows_are_scored_against_gold_labels(measured):
+    gold = np.where(np.arange(3000) < 400, measured.sets["ddb"].p, np.nan)
+    with_gold = replace(measured, truths={GOLD: LabelSet.of_two(GOLD, "truth", gold, SMOOTH_OR_DISK)})
+    rows = {row["name"]: row for row in rows_of(with_gold)}
+    scores = {name: row[f"balanced_accuracy: {GOLD}"] for name, row in rows.items()}
+    assert scores["gz2b"] == pytest.approx(balanced_accuracy_score(gold[:400], measured.sets["gz2b"].p[:400]))
+    assert (scores["ddb"], scores["dcv14"]) == (1, 0.5)
+    assert rows["ddb"][f"fraction_rms: {GOLD}"] == 0
+
+
+@pytest.mark.slow
 def test_pairs_count_if_they_differ_in_the_paper_and_have_two_classes(measured):
     assert {row["name"] for row in rows_of(measured) if row["one_class"]} == {"dcv14"}
     # The paper's values are CV18, which needs intrinsic columns.
@@ -195,6 +209,29 @@ def test_verdicts_on_networks_need_several_trainings_and_include_their_scatter()
     assert judged(0.10, 0.12).here == "+0.110 ± 0.017"  # 0.01 and 0.014 in quadrature
     both = [[Difference("a", "1", 1.0, 0.1), Difference("b", "1", 1.0, 0.1)], [Difference("a", "1", 1.1, 0.1)]]
     assert [statement.text for statement in statements(both)] == ["a"]
+
+
+def explained_as(profile, rng):
+    """Maps of 400 galaxies predicted smooth with a mean profile, and scatter."""
+    rings = np.array(profile) + 0.1 * rng.normal(size=(400, len(profile)))
+    profiles = Profiles(np.arange(len(profile) + 1.0), rings)
+    mean = MeanMap(np.zeros((2, 2)), np.zeros((2, 2)), np.full((2, 2), 400))
+    group = Explained("smooth", pl.DataFrame({"object_id": np.arange(400)}), mean, {PIXELS: profiles})
+    return Explanation("", "", "", "", 2, 32, classes=(group,))
+
+
+def test_the_shape_of_mean_maps_is_judged_as_in_the_paper():
+    rng, names = np.random.default_rng(0), [TABLE_1[name].labels for name in ("resnet-gz2b", "ddb")]
+    falling, edge = (0.9, 0.7, 0.3, 0.1), (0.5, 0.5, 0.5, 0.6)
+    maps = {"smooth": dict(zip(names, (explained_as(profile, rng) for profile in (falling, edge)), strict=True))}
+    found = {difference.text: difference for difference in of_maps(maps, {*names})}
+    assert len(found) == 4
+    expected = {"fainter": 0.6, "brighter": 0.35, "vary less": 1.6 - 0.1 / 0.525, "brightest": 0.1}
+    for says, right in expected.items():
+        (one,) = (difference for text, difference in found.items() if f" {says} " in text)
+        assert abs(one.value - right) < 4 * one.error < 0.1
+        assert one.of_networks
+    assert not [*of_maps(maps, set())]
 
 
 @pytest.mark.slow

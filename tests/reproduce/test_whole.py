@@ -166,6 +166,7 @@ def test_table_1_agrees_with_the_metric_computed_from_the_files(whole):
     joined = joined.join(table_of(whole, "gz2d.parquet").select("object_id", gz2d="label"), on="object_id")
     for name in ("resnet-gz2b", "resnet-gz2d", "dcv14", "ddb"):
         labels = table_of(whole, "labels.parquet", name)
+        labels = labels.join(table_of(whole, "test.parquet"), on="object_id", how="semi")
         assert set(labels["relation"]) == {"new"}
         joined = joined.join(labels.select("object_id", pl.col("label").alias(name)), on="object_id", how="left")
     assert joined.height == table["galaxies"]
@@ -205,6 +206,16 @@ def test_effects_of_other_choices_are_measured(whole):
     weighted = fit_transition(training["label"], training["alpha"], weights=training["draw_weight"])
     found = theta["likelihood, weights that undo the selection by label"]
     assert found == pytest.approx(weighted.values["theta"], rel=1e-3)
+
+
+def test_the_debiased_catalogue_has_the_whole_sample(whole):
+    labels = read_table(whole / "debiased.parquet").frame
+    sample = table_of(whole, "gz2b.parquet").select("object_id", "split")
+    joined = sample.join(labels, on="object_id")
+    assert joined.height == sample.height
+    assert joined["p_disk"].is_between(0, 1).all()
+    assert set(joined.filter(pl.col("split") == "test")["relation"]) == {"new"}
+    assert "new" not in set(joined.filter(pl.col("split") == "train")["relation"])
 
 
 def test_changed_galaxies_have_hst_images_where_hst_observed(whole, sky):
@@ -251,13 +262,13 @@ def test_the_page_needs_no_other_file_and_shows_the_papers_values(whole):
     assert len({*numbers}) == len(numbers)
     figures = {path.stem for path in (whole / "figures").iterdir()}
     assert {
-        "figure1",
+        "figure1_1",
         "figure2",
         "figure3_1",
         "figure3_3",
         "figure4",
         "figure4_colours",
-        "figure5",
+        "figure5_1",
         "figure7a",
     } <= figures
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from string import ascii_lowercase
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,17 +27,21 @@ def _names(explanations: Iterable[Explanation]) -> list[str]:
     return list(dict.fromkeys(of_class.name for model in explanations for of_class in model.classes))
 
 
-def mean_map_figure(explanations: Mapping[str, Explanation]) -> Figure:
-    """Draw mean maps, classes × models, with a common colour scale."""
+def mean_map_figure(
+    explanations: Mapping[str, Explanation], scale: Normalize | None = None, letters: str = ascii_lowercase
+) -> Figure:
+    """Draw mean maps, classes × models, with a common colour scale, by default that of the maps."""
     every = list(explanations.values())
     names = _names(every)
     figure = Figure(figsize=(2.7 * len(every) + 1.1, 2.75 * len(names) + 0.3), layout="constrained")
     axes = figure.subplots(len(names), len(every), squeeze=False)
     images = []
     for column, model in enumerate(every):
-        for ax, name in zip(axes[:, column], names, strict=True):
+        for row, (ax, name) in enumerate(zip(axes[:, column], names, strict=True)):
             group = next((of_class for of_class in model.classes if of_class.name == name and of_class.galaxies), None)
-            ax.set_title(f"{plain_text(model.model)}: {name} ({group.galaxies if group else 0:,})", fontsize=9)
+            galaxies = group.galaxies if group else 0
+            letter = letters[(row * len(every) + column) % len(letters)]
+            ax.set_title(f"({letter}) {plain_text(model.model)}: {name} ({galaxies:,})", fontsize=9)
             if group is None:
                 ax.set_axis_off()
                 ax.text(0.5, 0.5, "none", ha="center", va="center", transform=ax.transAxes, color=GREY)
@@ -47,9 +52,11 @@ def mean_map_figure(explanations: Mapping[str, Explanation]) -> Figure:
         axes[-1, column].set_xlabel(
             f"from the centre (pixels)\n{model.layer}, {model.cells}×{model.cells} cells", fontsize=8
         )
-    scale = Normalize(min(image.norm.vmin for image in images), max(image.norm.vmax for image in images))
+    scale = scale or Normalize(min(image.norm.vmin for image in images), max(image.norm.vmax for image in images))
     for image in images:
         image.set_norm(scale)
+    if not images:
+        return figure
     bar = figure.colorbar(images[0], ax=axes, shrink=0.8)
     bar.set_label("mean Grad-CAM intensity", fontsize=8)
     bar.ax.tick_params(labelsize=7)

@@ -41,6 +41,8 @@ _SIGNS = {"good": "✓", "caution": "!", "problem": "✕", "not checked": "–",
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 # Inches: two figures up to this width stand side by side.
 _NARROW = 6.0
+# Columns of a table that fit beside each other on a narrow screen.
+_FITS = 4
 # CSS pixels an inch that a figure is shown at most.
 _ENLARGED = 130
 # Black and dark greys: what is drawn in the colour of text.
@@ -81,6 +83,13 @@ class Table:
     rows: Sequence[Sequence[str]]
     note: str = ""
     groups: Sequence[tuple[str, int]] = ()
+
+    @property
+    def labels(self) -> list[str]:
+        """Headings of the cells where a table of many columns is shown as a list of rows, on narrow screens."""
+        groups = [text for text, span in self.groups for _ in range(span)] or [""] * len(self.head)
+        named = [", ".join(filter(None, pair)) for pair in zip(groups, self.head, strict=True)]
+        return named if len(named) > _FITS else []
 
     def markdown(self) -> str:
         """Head and rows as Markdown."""

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import nn
 
 from truemorph.classifiers.checkpoint import load
 from truemorph.plotting import BLUE, GREEN, GREY, ORANGE
+from truemorph.report.figures import new_panel
 from truemorph.report.page import Illustration
 from truemorph.reproduce.models import MODEL, NETWORKS
 from truemorph.reproduce.paper import DDB, TABLE_1
@@ -75,24 +75,24 @@ def network_figure(work: Work) -> list[Illustration]:
     model = load(work.file(name, MODEL))
     layers = layers_of(model.networks()[0], model.config.image_size)
     layers.append(Layer(["softmax"], (len(model.classes),)))
-    figure = Figure(figsize=(11, 2.7), layout="constrained")
-    axes: Any = figure.subplots()
+    axes = new_panel(4.6, 0.45 * len(layers))
     for k, layer in enumerate(layers):
         channels, *area = layer.shape
-        height = 0.12 + (np.log2(area[0]) / 8 if area else 0)
+        width = 0.12 + (np.log2(area[0]) / 8 if area else 0)
         colour = GREY if k in (0, len(layers) - 1) else BLUE if area else ORANGE if len(layers) - k > 3 else GREEN
-        axes.add_patch(Rectangle((k - 0.28, -height / 2), 0.56, height, color=colour, alpha=0.55, lw=0))
-        axes.text(k, height / 2 + 0.04, "×".join(map(str, (channels, *area))), ha="center", va="bottom", fontsize=8)
-        axes.text(k, -0.62, "\n".join(layer.steps), ha="center", va="top", fontsize=8)
+        axes.add_patch(Rectangle((-width / 2, k - 0.3), width, 0.6, color=colour, alpha=0.55, lw=0))
+        axes.text(-0.62, k, "×".join(map(str, (channels, *area))), ha="right", va="center", fontsize=8)
+        steps = ", ".join(layer.steps).replace("\n", " ")
+        axes.text(0.62, k, steps, ha="left", va="center", fontsize=8)
         if k:
-            axes.annotate("", (k - 0.29, 0), (k - 0.71, 0), arrowprops={"arrowstyle": "->", "color": GREY, "lw": 0.8})
-    axes.set(xlim=(-0.6, len(layers) - 0.4), ylim=(-1.15, 0.75))
+            axes.annotate("", (0, k - 0.31), (0, k - 0.69), arrowprops={"arrowstyle": "->", "color": GREY, "lw": 0.8})
+    axes.set(xlim=(-1.3, 2.2), ylim=(len(layers) - 0.5, -0.5))
     axes.set_axis_off()
     weights = sum(layer.weights for layer in layers)
     loss = "the likelihood of eq. 4 through T(α)" if name == DDB else "cross-entropy"
     text = (
         f"As in the paper: the network of {TABLE_1[name].labels}, as it was trained ({model.config.backbone}, "
-        f"{weights:,} weights): layers, shapes of their outputs (channels × pixels), and p({model.classes[0]}) and "
+        f"{weights:,} weights): shapes of outputs (channels × pixels) and layers, and p({model.classes[0]}) and "
         f"p({model.classes[1]}) at the end. Its loss is {loss}."
     )
     data = pl.DataFrame(
@@ -100,4 +100,4 @@ def network_figure(work: Work) -> list[Illustration]:
          "output": ["×".join(map(str, layer.shape)) for layer in layers],
          "weights": [layer.weights for layer in layers]}
     )  # fmt: skip
-    return [Illustration("figure2", figure, text, data, number="2")]
+    return [Illustration("figure2", axes.figure, text, data, number="2")]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from matplotlib.figure import Figure
+from matplotlib.colors import Normalize
 
 from truemorph.bias.curves.transitions import DISK, SMOOTH
 from truemorph.catalogs.catalogue import image_folder
@@ -42,8 +42,9 @@ _REDDENING, _EARLY_OR_LATE = (5.155 - 2.751) / 2.751, 2.22
 # Part of the image that Figure 1 zooms to, which is that of the paper's network.
 _ZOOM = PRESETS[PAPER].crop
 _FEWEST = 10
-# Of pairs that are shown, and in the colour–magnitude diagram.
-_LETTERS = ascii_lowercase[:24]
+# Of pairs on the page and in the colour–magnitude diagram: a to z, aa to dv; the figure in the folder has the first.
+_LETTERS = [first + second for first in ("", *"abcd") for second in ascii_lowercase][:100]
+_IN_FIGURE = 24
 _COLOURS = (GREY, ORANGE, RED, SKY, GREEN, BLUE)
 _LINES = ("--", "-.", "-", "--", ":", "-")
 _STYLES: dict[str, Style] = {
@@ -168,7 +169,7 @@ def hst_images(work: Work) -> tuple[list[Section], list[Illustration]]:
         f"The paper's Figure 4: test galaxies labelled smooth by volunteers and disk by DDB. Of {changed['changed']:,} "
         f"galaxies, {changed['with_better']:,} have an HST image. Left: image that the volunteers saw. Right: HST. "
         f"truemorph does not classify HST images: inspect them, and write {', '.join(KINDS)} beside each id in "
-        f"{VERDICTS}; the same command then counts them, beside the paper's."
+        f"{VERDICTS}; the same command then counts them, beside the paper's, and Figure 1 shows the first with arms."
     )
     folder, table = _better(work)
     root, rows, on_page = image_folder(work.catalogue()), [], []
@@ -184,33 +185,36 @@ def hst_images(work: Work) -> tuple[list[Section], list[Illustration]]:
     if not rows:
         return [section], []
     text = "Galaxies that changed from smooth to disk. Top: image that the volunteers saw. Bottom: HST."
-    data = table.head(len(_LETTERS)).select("object_id", "alpha", "p_disk")
-    return [section], [Illustration("figure4", pairs_figure(rows), text, data)]
+    data = table.head(_IN_FIGURE).select("object_id", "alpha", "p_disk")
+    return [section], [Illustration("figure4", pairs_figure(rows[:_IN_FIGURE]), text, data)]
 
 
 def galaxy_from_space(work: Work) -> list[Illustration]:
-    """Draw Figure 1: the changed galaxy with the highest p(disk) as it was seen, the same zoomed in, and from space."""
+    """Draw Figure 1: a changed galaxy as it was seen, the same zoomed in, and from space.
+
+    It is the one with the highest p(disk) of those in which the reader saw arms, or of all.
+    """
     if not work.have("figure4"):
         return []
     folder, table = _better(work)
-    root = image_folder(work.catalogue())
-    for row in table.iter_rows(named=True):
+    root, arms = image_folder(work.catalogue()), pl.col("verdict") == KINDS[0]
+    for row in table.sort(arms, descending=True, maintain_order=True).iter_rows(named=True):
         with suppress(InputError):  # skip unreadable images
             seen, better = root / row["image"], folder / row["better"]
             pictures = {"as seen by the volunteers": (seen, 1.0), "the same, zoomed in": (seen, _ZOOM)}
             pictures["from space (HST)"] = (better, _ZOOM)
-            figure = Figure(figsize=(9, 3.3), layout="constrained")
-            for axes, letter, (title, (path, crop)) in zip(
-                figure.subplots(1, 3), ascii_lowercase, pictures.items(), strict=False
-            ):
+            panels = []
+            for letter, (title, (path, crop)) in zip("abc", pictures.items(), strict=True):
+                axes = new_panel(3.0, 3.3)
                 axes.imshow(annotated(whole_picture(path, crop), "", (row["fov"] or 0) * crop))
                 axes.set_title(f"({letter}) {title}", fontsize=10)
                 axes.set_axis_off()
+                panels.append(axes.figure)
             text = (
                 f"As in the paper: a galaxy that most volunteers call smooth and DDB a disk ({row['object_id']}, "
                 f"α = {row['alpha']:.1f}), in the volunteers' image (a, b) and from above the atmosphere (c)."
             )
-            return [Illustration("figure1", figure, text, number="1")]
+            return [Illustration("figure1", panels, text, number="1")]
     return []
 
 
@@ -221,7 +225,7 @@ def colour_magnitude(work: Work) -> list[Illustration]:
         return []
     letters = dict(zip(_better(work)[1]["object_id"], _LETTERS, strict=False)) if work.have("figure4") else {}
     letter = pl.col("object_id").replace_strict(letters, default=None, return_dtype=pl.String).alias("letter")
-    frame, axes, groups = frame.with_columns(letter).drop_nulls((COLOUR, "M_r")), new_panel(7.2, 4.6), []
+    frame, axes, groups = frame.with_columns(letter).drop_nulls((COLOUR, "M_r")), new_panel(5.6, 4.4), []
     for name, label, ours, colour, marker in (
         ("disk, both", DISK, DISK, SKY, "."),
         ("smooth, both", SMOOTH, SMOOTH, RED, "."),
@@ -305,7 +309,13 @@ def maps_and_profiles(explanations: Mapping[str, dict[str, Explanation]]) -> lis
         )
         text = f"mean Grad-CAM maps of test galaxies predicted {name}"
         caption = f"As in the paper: {text}. {about}. truemorph explain compares maps with random weights."
-        maps.append(Illustration(f"figure{of_map}", mean_map_figure(of_labels), caption, number=str(of_map)))
+        means = [explanation.classes[0].mean.mean for explanation in of_labels.values() if explanation.galaxies]
+        scale = Normalize(min(mean.min() for mean in means), max(mean.max() for mean in means))
+        panels = [
+            mean_map_figure({model: explanation}, scale, letters)
+            for letters, (model, explanation) in zip("abc", of_labels.items(), strict=False)
+        ]
+        maps.append(Illustration(f"figure{of_map}", panels, caption, number=str(of_map)))
         text = f"mean Grad-CAM intensity of galaxies predicted {name} against distance from the centre"
         caption = f"As in the paper: {text}, with standard errors."
         figure, data = profile_figure(of_labels, PIXELS, colours), profile_table(of_labels, PIXELS)

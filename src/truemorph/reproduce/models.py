@@ -35,6 +35,8 @@ FIT, LABELS, MODEL = "theta.json", "labels.parquet", "model"
 # Networks, and the files of labels that they learn.
 _LEARNED = {RESNET_GZ2B: CATALOGUE, RESNET_GZ2D: DEBIASED, DDB: CATALOGUE}
 NETWORKS = tuple(_LEARNED)
+# Galaxies that are labelled: by DDB the whole sample, which is a debiased catalogue, by the others test galaxies.
+_LABELLED = {DDB: CATALOGUE}
 _LEARNED_FROM = ("object_id", "label", "alpha", "split", "sampling_weight", "image")
 _TRAINING_ROWS = (f"split={TRAIN}",)
 # Other numbers of galaxies per bin for θ.
@@ -171,7 +173,7 @@ def _make_network(name: str, work: Work, folder: Path) -> dict[str, Any]:
         cache=None if work.options.cache is None else str(work.options.cache),
         training=network_config(work.inputs, work.options, work.training),
     )
-    return _train(work, folder, run)
+    return _train(work, folder, run, labelled=_LABELLED.get(name, TEST_ROWS))
 
 
 def _network_settings(name: str, work: Work) -> dict[str, Any]:
@@ -182,7 +184,7 @@ def _network_settings(name: str, work: Work) -> dict[str, Any]:
     training = network_config(work.inputs, work.options, work.training)
     return {
         "rows": rows_digest(work.catalogue(_LEARNED[name]).frame, _LEARNED_FROM),
-        "labelled": rows_digest(work.catalogue(TEST_ROWS).frame, ("object_id", "image")),
+        "labelled": rows_digest(work.catalogue(_LABELLED.get(name, TEST_ROWS)).frame, ("object_id", "image")),
         "images": images_digest(work),
         "training": training.model_dump(mode="json", exclude=NOT_THE_RESULT),
         "theta": work.result("theta")["theta"] if name == DDB else None,
@@ -207,8 +209,10 @@ def _make_dcv14(work: Work, folder: Path) -> dict[str, Any]:
     return _train(work, folder, run, replace(catalogue, frame=catalogue.frame.with_columns(split)))
 
 
-def _train(work: Work, folder: Path, run: RunConfig, catalogue: CatalogTable | None = None) -> dict[str, Any]:
-    """Train, unless an interrupted run has finished training, and label the test galaxies."""
+def _train(
+    work: Work, folder: Path, run: RunConfig, catalogue: CatalogTable | None = None, labelled: str = TEST_ROWS
+) -> dict[str, Any]:
+    """Train, unless an interrupted run has finished training, and label the galaxies of a file of the sample."""
     from truemorph.classifiers.checkpoint import load
     from truemorph.classifiers.module import several_devices
     from truemorph.labelling.label import label_table
@@ -220,7 +224,7 @@ def _train(work: Work, folder: Path, run: RunConfig, catalogue: CatalogTable | N
         else:
             train_on_catalogue(run, catalogue)
     model = load(folder / MODEL)
-    label_table(model, LabelOptions(work.file("catalogue", TEST_ROWS), folder / LABELS), max_bad=1.0)
+    label_table(model, LabelOptions(work.file("catalogue", labelled), folder / LABELS), max_bad=1.0)
     transition, history = model.described["transition"], folder / MODEL / "history.csv"
     return {
         "model_hash": model.model_hash,

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from truemorph.findings import Finding, unique
+from truemorph.io import write_file
 from truemorph.questions import SMOOTH_OR_DISK
 from truemorph.report.page import Light, Page, Section, Table, first_sentence, in_order, write_illustrations, write_page
 from truemorph.reproduce.architecture import network_figure
@@ -23,7 +24,7 @@ from truemorph.reproduce.figures import (
     sersic_curves,
     sersic_figure,
 )
-from truemorph.reproduce.models import NETWORKS
+from truemorph.reproduce.models import LABELS, NETWORKS
 from truemorph.reproduce.paper import DDB, DISK_LIKE_AMONG_SMOOTH, GZ2B, HST_PAIRS, SAMPLE, TABLE_1
 from truemorph.reproduce.stages import FAILED, LACKS, Work
 from truemorph.reproduce.statements import (
@@ -36,8 +37,11 @@ from truemorph.reproduce.statements import (
     differences,
     statements,
 )
+from truemorph.reproduce.table1 import GOLD
 from truemorph.results import number, with_error
 
+# Scores of `table_one` against a truth.
+_AGAINST_GOLD = ("balanced_accuracy", "fraction_rms")
 _VERBS = {AGREES: "lowers", CONTRADICTS: "raises", OPEN: "does not significantly change"}
 
 
@@ -126,6 +130,7 @@ def _table_1(work: Work) -> Table:
             with_error(value("floor"), value("floor_std")),
             number(value("galaxies"), ",d"),
             number(value("disk_fraction")),
+            *([number(value(f"{score}: {GOLD}")) for score in _AGAINST_GOLD] if table["gold"] else ()),
         ]
         lines.append(cells)
     leaves = f"{2 ** table['depth']} leaves in {', '.join(table['intrinsic'])}, " if table["intrinsic"] else ""
@@ -146,6 +151,9 @@ def _table_1(work: Work) -> Table:
     )
     head = ["labels", *4 * ["here", "paper"], "floor", "galaxies", "disk fraction"]
     groups = [("", 1), (both, 2), ("minus GZ2B", 2), ("accuracy", 2), ("precision", 2), ("", 3)]
+    if table["gold"]:
+        head += ["balanced accuracy", "rms of the disk fraction"]
+        groups.append((f"vs {table['gold']:,} {GOLD}", 2))
     return Table("Table 1: here and in the paper", head, lines, note, groups)
 
 
@@ -217,7 +225,7 @@ def _statements(judged: list[Statement]) -> Table:
         f"network has the bias of its labels holds if the difference is within {TOLERANCE:g} at two errors, and is "
         "contradicted if it is beyond. From one training, statements on networks stay open. Maps: mean Grad-CAM "
         "intensity, as in Figure 7, within and beyond half of its radius, which is half the width of the image, so "
-        "that corners are in no ring."
+        "that corners are in no ring; brightest: the brightest ring of each half; range: of the mean profile."
     )
     head = ["statement of the paper", "section", "difference here", "in the paper", "verdict"]
     return Table("Statements of the paper", head, judged, note)
@@ -281,6 +289,8 @@ def make_page(work: Work, folder: Path) -> dict[str, Any]:
         ],
         appendix=[Section("Methods", include="equations.html"), Section("How to cite", include="citation.html")],
     )
+    if work.have(DDB):
+        write_file(folder / "debiased.parquet", work.file(DDB, LABELS).read_bytes())
     write_illustrations(figures + figure4, folder / "figures")
     write_page(page, folder / "reproduction.html")
     return {"answer": answer, "statements": [statement._asdict() for statement in judged]}

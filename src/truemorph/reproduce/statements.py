@@ -84,19 +84,39 @@ def _table_1(table: dict[str, Any], rows: dict[str, dict[str, Any]]) -> Iterator
                 paper += ", within two errors"
             of_networks = bool({*pair} & {*NETWORKS})
             yield Difference(text, place, sign * entry["difference"], entry["stderr"], paper, equal, of_networks)
+    # Errors are added in quadrature, as if the galaxies were independent.
     if {RESNET_GZ2B, RESNET_GZ2D} <= rows.keys():
-        ours = [rows[name] for name in (RESNET_GZ2B, RESNET_GZ2D)]
-        # Added in quadrature, as if the galaxies were independent.
-        error = float(np.sqrt(sum(row["accuracy"] * (1 - row["accuracy"]) / row["galaxies"] for row in ours)))
-        papers = [TABLE_1[name].accuracy or np.nan for name in (RESNET_GZ2B, RESNET_GZ2D)]
-        text = "networks recreate GZ2B better than GZ2D (accuracy, c - d)"
-        yield Difference(text, "3.1", ours[0]["accuracy"] - ours[1]["accuracy"], error, f"{-np.diff(papers)[0]:+.3f}")
+        for score in ("accuracy", "precision"):
+            (of_gz2b, error), (of_gz2d, other_error) = (
+                _score(rows[name], score) for name in (RESNET_GZ2B, RESNET_GZ2D)
+            )
+            paper = f"{getattr(TABLE_1[RESNET_GZ2B], score) - getattr(TABLE_1[RESNET_GZ2D], score):+.3f}"
+            text = f"networks recreate GZ2B better than GZ2D ({score}, c - d)"
+            yield Difference(text, "3.1", of_gz2b - of_gz2d, float(np.hypot(error, other_error)), paper)
+    if {GZ2B, GZ2D} <= rows.keys():
+        disks = [rows[name]["disk_fraction"] for name in (GZ2B, GZ2D)]
+        errors = [_binomial(disk, rows[GZ2B]["galaxies"]) for disk in disks]
+        value, text = float(np.diff(np.abs(np.subtract(disks, 0.5)))[0]), "GZ2D is less balanced than GZ2B"
+        yield Difference(text, "3.1", value, float(np.linalg.norm(errors)), of_networks=False)
     theta = {row["name"]: row for row in table["theta"] if row["stderr"] is not None}
     if {DDB, DCV14} <= theta.keys():
         value, error = theta[DDB]["theta"] - theta[DCV14]["theta"], np.hypot(*(row["stderr"] for row in theta.values()))
         paper = f"{THETA[DDB] - THETA[DCV14]:+.2f}"
         text = "θ of DDB is larger than that of DCV14"
         yield Difference(text, "3.1", value, float(error), paper, of_networks=False)
+
+
+def _binomial(share: float, n: float) -> float:
+    return float(np.sqrt(share * (1 - share) / n))
+
+
+def _score(row: dict[str, Any], score: str) -> tuple[float, float]:
+    """Return accuracy or precision of a row of Table 1, and its error.
+
+    Precision is a mean over both classes; its error is computed as if it were that of each.
+    """
+    disk, galaxies = row["disk_fraction"], row["galaxies"]
+    return row[score], _binomial(row[score], galaxies * (4 * disk * (1 - disk) if score == "precision" else 1))
 
 
 def _figure_3(curves: Distributions) -> Iterator[Difference]:
@@ -115,31 +135,66 @@ def _figure_3(curves: Distributions) -> Iterator[Difference]:
             yield Difference(text, f"3.2, Fig. 3{letter}", value - other, float(np.hypot(error, other_error)))
 
 
-def _halves(explanation: Explanation) -> tuple[np.ndarray, np.ndarray]:
-    """Intensity of the map of each galaxy within and beyond half of the largest radius, both of shape (N,)."""
-    rings = explanation.classes[0].rings[PIXELS]
-    beyond = rings.middles > rings.edges[-1] / 2
-    return rings.profiles[:, ~beyond].mean(axis=1), rings.profiles[:, beyond].mean(axis=1)
+class _Radial(NamedTuple):
+    """Intensity of the maps of N galaxies in rings within and beyond half of the largest radius."""
+
+    inner: np.ndarray  # (N, B)
+    outer: np.ndarray
+
+    @classmethod
+    def of(cls, explanation: Explanation) -> _Radial:
+        """Split the rings of a model's maps of one class."""
+        rings = explanation.classes[0].rings[PIXELS]
+        beyond = rings.middles > rings.edges[-1] / 2
+        return cls(rings.profiles[:, ~beyond], rings.profiles[:, beyond])
+
+    def fainter(self) -> np.ndarray:
+        """How much fainter the outer half is than the inner, of each galaxy."""
+        return np.asarray(self.inner.mean(axis=1) - self.outer.mean(axis=1))
+
+    def edges_brighter(self) -> np.ndarray:
+        """Brightest ring of the mean profile in the outer half minus that in the inner, of each galaxy."""
+        outer, inner = (half[:, half.mean(axis=0).argmax()] for half in (self.outer, self.inner))
+        return np.asarray(outer - inner)
+
+    def contrast(self) -> tuple[float, float]:
+        """Range of the mean profile in units of its mean, and its error."""
+        every = np.hstack(self)
+        mean = every.mean(axis=0)
+        value = float(np.ptp(mean) / mean.mean())
+        of_each = every[:, mean.argmax()] - every[:, mean.argmin()] - value * every.mean(axis=1)
+        return value, _error(of_each) / float(mean.mean())
 
 
-def _maps(maps: Mapping[str, Mapping[str, Explanation]], usable: set[str]) -> Iterator[Difference]:
-    """Section 3.4: mean intensity of Grad-CAM maps."""
+def of_maps(maps: Mapping[str, Mapping[str, Explanation]], usable: set[str]) -> Iterator[Difference]:
+    """Section 3.4: mean intensity of Grad-CAM maps by class and model, of the models that are `usable`."""
     ours = TABLE_1[DDB].labels
     for kind, letter in (("disk", "a"), ("smooth", "b")):
-        halves = {
-            name: _halves(profile)
+        place = f"3.4, Fig. 7{letter}"
+        radial = {
+            name: _Radial.of(profile)
             for name, profile in maps.get(kind, {}).items()
             if name in usable and profile.classes[0].galaxies > 1
         }
-        place, errors = f"3.4, Fig. 7{letter}", {name: _error(outer) for name, (_, outer) in halves.items()}
-        for name in (name for name in halves if ours in halves and name != ours):
+        debiased = radial.pop(ours, None)
+        for name, other in radial.items():
+            text = f"{kind} maps of {_SHORT[name]} are fainter in the outer half of the radius than in the inner"
+            yield Difference(text, place, float(other.fainter().mean()), _error(other.fainter()))
+            if debiased is None:
+                continue
             text = f"{kind} maps of DDB are brighter in the outer half of the radius than those of {_SHORT[name]}"
-            value = float(halves[ours][1].mean() - halves[name][1].mean())
-            yield Difference(text, place, value, float(np.hypot(errors[ours], errors[name])))
-        for name, (inner, outer) in halves.items() if kind == "smooth" else ():
-            apart, than = (outer - inner, "brighter") if name == ours else (inner - outer, "fainter")
-            text = f"smooth maps of {_SHORT[name]} are {than} in the outer half of the radius than in the inner"
-            yield Difference(text, place, float(apart.mean()), _error(apart))
+            first, second = (maps_of.outer.mean(axis=1) for maps_of in (debiased, other))
+            value, error = first.mean() - second.mean(), np.hypot(_error(first), _error(second))
+            yield Difference(text, place, float(value), float(error))
+            if kind == "smooth":
+                text = f"smooth maps of DDB vary less with radius than those of {_SHORT[name]} (range / mean)"
+                (first_range, first_error), (second_range, second_error) = debiased.contrast(), other.contrast()
+                error = np.hypot(first_error, second_error)
+                yield Difference(text, place, second_range - first_range, float(error))
+        if kind == "smooth" and debiased is not None:
+            brighter = debiased.edges_brighter()
+            text = "smooth maps of DDB are brightest in the outer half of the radius"
+            yield Difference(text, place, float(brighter.mean()), _error(brighter))
 
 
 def _error(values: np.ndarray) -> float:
@@ -155,7 +210,7 @@ def differences(
     judged = [*_table_1(table, rows)]
     if curves is not None and {GZ2D, DDB} <= rows.keys():
         judged += _figure_3(curves)
-    return [*judged, *_maps(maps, {TABLE_1[name].labels for name in rows})]
+    return [*judged, *of_maps(maps, {TABLE_1[name].labels for name in rows})]
 
 
 def statements(trainings: Sequence[Sequence[Difference]]) -> list[Statement]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import combinations, product
 from pathlib import Path
@@ -44,6 +44,7 @@ from truemorph.reproduce.stages import CATALOGUE, TEST_ROWS, Stage, Work
 from truemorph.results import with_error
 from truemorph.tables import numeric_columns, read_table
 
+GOLD = "gold labels"
 MODELS = (RESNET_GZ2B, RESNET_GZ2D, DCV14, DDB)
 # Label sets with a smaller fraction of the test galaxies do not restrict the galaxies of Table 1.
 _ENOUGH = 0.5
@@ -65,6 +66,7 @@ class Measured:
     sets: dict[str, LabelSet]
     tree: BiasTree
     intrinsic: tuple[str, ...]  # columns of the tree; empty for CV14
+    truths: dict[str, LabelSet] = field(default_factory=dict)  # gold labels, if the catalogue has some
 
 
 def all_labels(work: Work) -> pl.DataFrame:
@@ -102,7 +104,11 @@ def measured(work: Work) -> Measured:
         )
         for name in sets
     }
-    return Measured(frame, labels, _tree(work, frame, intrinsic), intrinsic)
+    truths = {}
+    if "gold" in frame.columns and frame["gold"].count() >= _FEWEST:
+        gold = frame["gold"].cast(pl.Float64).fill_null(np.nan).to_numpy()
+        truths[GOLD] = LabelSet.of_two(GOLD, "truth", gold, SMOOTH_OR_DISK)
+    return Measured(frame, labels, _tree(work, frame, intrinsic), intrinsic, truths)
 
 
 def _tree(work: Work, frame: pl.DataFrame, intrinsic: tuple[str, ...]) -> BiasTree:
@@ -123,7 +129,7 @@ def table_rows(
 
     `one_class`: 97 % or more in one class. `from_gz2b`: value minus that of GZ2B for the same galaxies, with the error
     from paired resamples (see `compare_pairs`). `accuracy` and `precision` (macro-averaged): vs the labels that a model
-    was trained on.
+    was trained on. With gold labels, `balanced_accuracy` and `fraction_rms` against them ("…: gold labels").
     """
     trained_on = {name: GZ2D if name == RESNET_GZ2D else GZ2B for name in MODELS if name in measurement.sets}
     references = {
@@ -131,7 +137,12 @@ def table_rows(
         for name, labels in trained_on.items()
         if labels in measurement.sets
     }
-    table = table_one(list(measurement.sets.values()), measurement.tree.alpha, bias, {}, {}, references)
+    sets = [*measurement.sets.values()]
+    parts = {
+        labels.name: np.column_stack([labels.p, np.where(labels.known, 1.0, np.nan)])
+        for labels in (*sets, *measurement.truths.values())
+    }
+    table = table_one(sets, measurement.tree.alpha, bias, measurement.truths, parts, references)
     from_gz2b = {pair["later"]: (pair["difference"], pair["stderr"]) for pair in pairs if pair["earlier"] == GZ2B}
     rows = []
     for (name, labels), row in zip(measurement.sets.items(), table.iter_rows(named=True), strict=True):
@@ -234,6 +245,7 @@ def _make_table(work: Work, folder: Path) -> dict[str, Any]:
         "bins": measurement.tree.bins,
         "bootstrap": measurement.tree.bootstrap,
         "galaxies": measurement.frame.height,
+        "gold": sum(int(truth.known.sum()) for truth in measurement.truths.values()),
         "alpha": work.catalogue().metadata["alpha"],
         "rows": rows,
         "pairs": pairs,
