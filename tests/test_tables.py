@@ -1,6 +1,5 @@
 """Tables in files and in memory: values, units, missing values and long ids are kept; broken tables raise errors."""
 
-import base64
 import gzip
 import json
 from dataclasses import replace
@@ -219,17 +218,6 @@ def test_other_programs_find_units_descriptions_and_metadata(tmp_path):
     texts = [header["TRUEMRPH"], file.params[0].value, held.metadata[b"truemorph"]]
     assert [json.loads(text) for text in texts] == [table.metadata] * 3
     assert seen[2].meta["truemorph"] == table.metadata
-
-
-@pytest.mark.parametrize(
-    ("extension", "form", "key"),
-    [("fits", "fits", "TRUEMRPH"), ("ecsv", "ascii.ecsv", "TRUEMRPH"), ("vot", "votable", "description")],
-)
-def test_tables_of_version_0_1_keep_their_metadata(tmp_path, extension, form, key):
-    metadata, path = {"kind": "catalogue", "alpha": "R / \u03c3"}, tmp_path / f"t.{extension}"
-    coded = "truemorph metadata, JSON in base64: " + base64.b64encode(json.dumps(metadata).encode()).decode()
-    Table({"a": [1]}, meta={key: coded}).write(path, format=form)
-    assert read_table(path).metadata == metadata
 
 
 @settings(max_examples=10)

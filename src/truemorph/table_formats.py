@@ -5,7 +5,6 @@ Where a format has room for metadata, truemorph's are a JSON text (a mapping in 
 
 from __future__ import annotations
 
-import base64
 import csv
 import gzip
 import io
@@ -31,7 +30,6 @@ _LONGEST_LINE = 2**16
 
 METADATA, _FITS_KEY = "truemorph", "TRUEMRPH"  # keys of our metadata
 _FITS_NAME = 68  # longest name of a column in FITS
-_CODED = "truemorph metadata, JSON in base64: "  # in files of version 0.1
 
 
 def metadata_text(metadata: Mapping[str, Any]) -> str:
@@ -40,22 +38,12 @@ def metadata_text(metadata: Mapping[str, Any]) -> str:
 
 
 def read_metadata(held: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Parse metadata of a file: JSON, a mapping (ECSV), or JSON in base64 (version 0.1)."""
+    """Parse metadata of a file: JSON, or a mapping (ECSV)."""
+    content = held.get(METADATA) or held.get(_FITS_KEY) or {}
     try:
-        for key in (METADATA, _FITS_KEY, "description"):  # the last one was used by version 0.1 in VOTable files
-            content = held.get(key, "")
-            if not isinstance(content, Mapping):
-                text = content.decode() if isinstance(content, bytes) else str(content)
-                coded = " ".join(text.split())  # VOTable files wrap lines
-                if coded.startswith(_CODED):
-                    text = base64.b64decode(coded.removeprefix(_CODED)).decode()
-                elif key == "description" or not text:
-                    continue
-                content = json.loads(text)
-            return {**content}
+        return {**(content if isinstance(content, Mapping) else json.loads(content))}
     except (ValueError, TypeError, RecursionError) as problem:
         raise InputError(f"{source}: its truemorph metadata are damaged; make the table again") from problem
-    return {}
 
 
 def _opened(path: Path) -> Any:

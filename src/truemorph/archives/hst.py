@@ -63,7 +63,7 @@ def fetch(
         raise InputError(f"images must be 16 to 4096 pixels wide (`pixels`); got {pixels}")
     objects = {row["object_id"]: row for row in read_positions(positions, fov).iter_rows(named=True)}
     query = f"hips in order of preference {', '.join(hips)}; fov {fov} arcsec, {pixels} pixels, TAN"
-    rows = _earlier(out, query, fov)
+    rows = _earlier(out, query)
     missing = [name for name, row in objects.items() if not _is_done(out, row, rows.get(name, {}))]
     missing.sort(key=lambda name: name in rows)  # earlier failures last, because they may fail again
     sources, in_a_row = (known["hst.hips2fits"], known["hst.moc"]), 0
@@ -123,8 +123,8 @@ def read_positions(source: Any, fov: float) -> pl.DataFrame:
     return chosen
 
 
-def _earlier(out: Path, query: str, fov: float) -> dict[str, dict[str, Any]]:
-    """Return rows of earlier runs by object; those of version 0.1 have no column `fov`."""
+def _earlier(out: Path, query: str) -> dict[str, dict[str, Any]]:
+    """Return rows of earlier runs by object."""
     path = out / "hst.csv"
     if not path.is_file():
         return {}
@@ -133,7 +133,6 @@ def _earlier(out: Path, query: str, fov: float) -> dict[str, dict[str, Any]]:
         raise InputError(f"{out}: holds images with other settings ({made}); choose another folder (`out`)")
     try:
         table = pl.read_csv(path, schema_overrides=_SCHEMA)
-        table = table if "fov" in table.columns else table.with_columns(fov=pl.lit(fov))
         return {row["object_id"]: row for row in table.select(*_SCHEMA).iter_rows(named=True)}
     except pl.exceptions.PolarsError as problem:
         raise InputError(f"{path}: not readable as CSV; choose another folder (`out`)") from problem

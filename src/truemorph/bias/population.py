@@ -14,7 +14,7 @@ from truemorph.bias.plots import plot_fractions
 from truemorph.errors import InputError, nearest
 from truemorph.findings import Finding
 from truemorph.io import plain
-from truemorph.questions import Quantity, class_names, fraction_names, slug
+from truemorph.questions import Quantity, fraction_names, slug
 from truemorph.results import Result, quantity_table, text_table
 
 
@@ -347,8 +347,7 @@ class PopulationFractions(Result):
         stderr, low, high = ends("")
         if not isinstance(described["by"], str):
             raise TypeError(f"`by` should name a column; got {described['by']!r}")
-        # Files of version 0.1 name no classes.
-        classes = tuple(described.get("classes", class_names(stderr.shape[1])))
+        classes = tuple(described["classes"])
         arrays: dict[str, Any] = {
             name: np.array(described[name]) for name in ("edges", "middles", "covariance", "bin_weights")
         }

@@ -39,27 +39,23 @@ _SQL = re.compile(r"['\"<>=]|\b(and|or)\b", re.IGNORECASE)
 def read_catalogue(source: Any, *, labelled: bool = True) -> CatalogTable:
     """Read a prepared catalogue, and check every column that is used; an error has a line per problem.
 
-    Any table with `label` and `alpha` will do: ids and splits are made where there are none, with a finding. The column
-    `truth` of version 0.1 becomes `gold`. If not `labelled`, labels may be null.
+    Any table with `label` and `alpha` will do: ids and splits are made where there are none, with a finding. If not
+    `labelled`, labels may be null.
     """
     table = read_table(getattr(source, "catalogue", source))
     frame, path = table.frame, str(table.path or kind_of(source))
     check_format(table.metadata, path)
-    if table.metadata.get("kind", "catalogue") != "catalogue" or set(OBSERVED_LABEL) & set(frame.columns):
+    if table.metadata.get("kind", "catalogue") != "catalogue" or OBSERVED_LABEL in frame.columns:
         raise InputError(f"{path}: holds a model's labels; give the catalogue, and this table as `labels`")
     for name in ("label", "alpha"):
         if name not in frame.columns:
             raise InputError(f"{path}: not a prepared catalogue (no column {name}); make one with truemorph prepare")
     frame, completed = _completed(frame, path)
     findings = (*map(Finding.from_dict, table.metadata.get("findings", ())), *completed)
-    metadata = dict(table.metadata)
-    if "truth_definition" in metadata and "truth" in frame.columns and "gold" not in frame.columns:
-        frame = frame.rename({"truth": "gold"})
-        metadata["gold_definition"] = metadata.pop("truth_definition")
     if problems := _problems(frame, path, labelled, len(label_classes(table))):
         raise InputError("\n".join(problems) + "; prepare the catalogue again, or correct those rows")
     whole = [pl.col(name).cast(pl.Int64, strict=False) for name in ("label", "gold") if name in frame.columns]
-    return replace(table, frame=frame.with_columns(whole), metadata=metadata, findings=findings)
+    return replace(table, frame=frame.with_columns(whole), findings=findings)
 
 
 def _completed(frame: pl.DataFrame, source: str) -> tuple[pl.DataFrame, tuple[Finding, ...]]:

@@ -90,15 +90,15 @@ ADDED = {
     "gold_uncertain": "1 where people could not tell the class, or did not agree",
 }
 
-# The column of observed labels in a table of a model's labels; version 0.1 had the second name.
-OBSERVED_LABEL = ("observed_label", "crowd_label")
+# The column of observed labels in a table of a model's labels.
+OBSERVED_LABEL = "observed_label"
 
 # Columns that later commands add to a catalogue.
 RESERVED = (
     *LABEL_COLUMNS,
     *columns_of("p", SMOOTH_OR_DISK),
     *columns_of("posterior", SMOOTH_OR_DISK),
-    *(*OBSERVED_LABEL, "model_label", "draw_weight"),
+    *(OBSERVED_LABEL, "model_label", "draw_weight"),
 )
 
 _PERCENT_OF_LIGHT = re.compile(r"petro(?:r|_th)(50|90)", re.IGNORECASE)

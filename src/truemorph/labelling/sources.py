@@ -209,7 +209,7 @@ def _table(content: Any, path: Path, options: SourceOptions) -> Source:
     names = table.frame.columns
     keep = options.copied(names, path)
     _check_columns([*keep, options.id_column, options.image_column], names, path)
-    prepared = {"label", "alpha"} <= set(names) or not set(OBSERVED_LABEL).isdisjoint(names)
+    prepared = {"label", "alpha"} <= set(names) or OBSERVED_LABEL in names
     if "split" not in names and _usual(PATH_COLUMNS, names) not in (None, "image"):
         prepared = False  # a table of images, not made by `prepare`
     prepared = prepared and options.id_column is None and options.image_column is None

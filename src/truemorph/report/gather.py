@@ -344,8 +344,6 @@ def _model(name: str, model: Classifier, number: int, evidence: Evidence, labels
     head, curve, frame = model.heads[number], model.curves[number], evidence.everything
     unseen = labels.filter(pl.col("relation") != IN_SAMPLE)
     columns = columns_of("p", head.columns)
-    if columns[0] not in labels.columns and len(columns) == 2:  # of version 0.1
-        unseen = unseen.with_columns((1 - pl.col(columns[1])).alias(columns[0]))
     unseen = unseen.select(pl.col("object_id").cast(pl.String), *columns)
     joined = frame.select("object_id").join(unseen, on="object_id", how="left", maintain_order="left")
     p = joined.select(pl.col(columns).cast(pl.Float64)).to_numpy()
