@@ -143,6 +143,7 @@ ENTRIES = (
     Entry("reproduced_table reproduced_statements", 36, "reproduction.py archive", ("tests/archives/simulated.py",)),
     Entry("reproduced_full reproduced_choices", 20, "reproduction.py full", ("tests/archives/simulated.py",)),
     Entry("training_presets", 20, "what_training_reaches.py presets ../shared/data", (DATA,)),
+    Entry("training_paper", 50, "what_training_reaches.py paper"),
     Entry("training_precision", 10, "what_training_reaches.py precision ../shared/data", (DATA,)),
     Entry("training_challenge", 10, "what_training_reaches.py challenge ../shared/data", (DATA,)),
     Entry(

@@ -75,7 +75,7 @@ VALUES = {
     },
     "train": {
         "transition": "rayleigh:20", "question": ["bar"], "labels": "gold", "where": ["alpha > 15"],
-        "preset": "quick", "intrinsic": ["covariate"], "settings": {"features": ["alpha"]},
+        "preset": "quick", "settings": {"features": ["alpha"]},
     },
     "label": {
         "transition": "rayleigh:25", "observed": "@fewer", "bands": ["i", "r", "g"], "size": "40arcsec",
@@ -92,7 +92,7 @@ VALUES = {
 # Options that are refused here, because only networks, images or other gold labels use them.
 OF_CUTOUTS = {"bands", "size", "zero_point"}
 NEED_MORE = {
-    "prepare": OF_CUTOUTS, "label": OF_CUTOUTS, "train": {"question", "where", "preset", "intrinsic"},
+    "prepare": OF_CUTOUTS, "label": OF_CUTOUTS, "train": {"question", "where", "preset"},
     "transition": {"question"}, "gold import": {"question"},
 }  # fmt: skip
 CASES = [(command, option) for command, of in VALUES.items() for option in of]

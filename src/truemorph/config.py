@@ -150,7 +150,6 @@ class RunConfig(BaseModel):
         "rules; default: observed, then the gold labels of the estimate",
     )
     where: tuple[str, ...] = Field((), description="fit theta to rows with COLUMN=VALUE only")
-    intrinsic: tuple[str, ...] = Field((), description="columns for CV18 of held-out galaxies")
     cache: str | None = Field(None, description="folder for decoded images, used by the next run")
     training: TrainingConfig = TrainingConfig()
 

@@ -27,7 +27,7 @@ from torchmetrics import CatMetric, MeanMetric
 
 from truemorph.bias.binning import Bins, choose_bins
 from truemorph.bias.likelihood import log_marginal
-from truemorph.bias.metrics.label_bias import cv14, cv18
+from truemorph.bias.metrics.label_bias import cv14
 from truemorph.classifiers.callbacks import TERMINATED, AtomicCheckpoints, Endings, Story, Unfinished, is_first_process
 from truemorph.classifiers.network import GalaxyNetwork, class_probabilities, settled_precision
 from truemorph.config import TrainingConfig
@@ -60,8 +60,7 @@ def measures(
 
     `held_out_loss` (minus the mean log-likelihood), `fraction_CLASS_<q>` of each answer, or of each class but the first
     (its fraction in quintile q of α, 1 being the least resolved, among galaxies to which the question applies), and
-    `cv18_excess` of the probabilities if there are intrinsic properties, else `cv14_excess`; of several questions with
-    their names.
+    `cv14_excess` of the probabilities; of several questions with their names.
     """
     alpha, weights = rows.column("alpha")[validation], rows.weights[validation]
     scores = {"held_out_loss": float(losses.sum() / weights.sum())}
@@ -77,12 +76,8 @@ def measures(
             scores |= {f"{name}_{number}": float(fraction) for number, fraction in enumerate(fractions, 1)}
         end = f"_{slug(head.question)}" if head.question is not None and len(rows.heads) > 1 else ""
         with suppress(InputError):  # too few galaxies for bins
-            depth, bins = choose_bins(len(probabilities), rows.intrinsic is not None)
-            if rows.intrinsic is None:
-                scores[f"cv14_excess{end}"] = cv14(p, alpha, bins, bootstrap=0).excess
-            else:
-                columns = rows.intrinsic[validation]
-                scores[f"cv18_excess{end}"] = cv18(p, alpha, columns, depth, bins, bootstrap=0).excess
+            _, bins = choose_bins(len(probabilities), with_intrinsic=False)
+            scores[f"cv14_excess{end}"] = cv14(p, alpha, bins, bootstrap=0).excess
     return scores
 
 

@@ -37,7 +37,6 @@ class TrainingRows:
     inputs: Any  # pixels (N, S, S, 3) of uint8 for networks; features (N, P) for logistic regression
     evidence: np.ndarray | None = None  # log p(observed | y), (N, K); None: that of `label` through T(α)
     votes: np.ndarray | None = None  # fractions of votes for each class, (N, K), instead of evidence
-    intrinsic: np.ndarray | None = None  # properties for CV18 of held-out galaxies, (N, P)
     label: tuple[str, ...] = SMOOTH_OR_DISK  # names of labels 0, 1, …
     questions: tuple[Asked | None, ...] = (None,)  # that are learned, from evidence; None: the label
     gold: Gold | None = None  # gold labels beside what was observed, on which networks are tuned

@@ -221,9 +221,7 @@ def _training_rows(catalogue: CatalogTable, run: RunConfig, learned: Sequence[Le
     observed: dict[str, Any] = {"label": classes_of(catalogue), "questions": questions}
     if first.transition is not None:
         observed["evidence"] = np.concatenate([question.evidence(frame, source) for question in learned], axis=1)
-    if run.intrinsic:
-        observed["intrinsic"] = numeric_columns(frame, run.intrinsic, source)
-    columns = [*names, *run.intrinsic, *(() if network else run.training.features)]
+    columns = [*names, *(() if network else run.training.features)]
     findings += missing_in(frame, columns, source)
     rows = TrainingRows(frame, inputs, gold=gold_evidence(learned, catalogue, frame), **observed)
     return rows, about, problems + more, findings
@@ -256,7 +254,7 @@ def read_curves(run: RunConfig, transitions: Sequence[Any] = ()) -> list[dict[st
     if run.where and (estimates or other_labels):
         way = "`transition`" if estimates else "`labels`"
         raise InputError(f"`where` selects galaxies to fit T(α) to, and {way} leaves nothing to fit; leave it out")
-    check_used("network", run.training.classifier == "network", where=run.where, intrinsic=run.intrinsic)
+    check_used("network", run.training.classifier == "network", where=run.where)
     curves = list(map(transition_described, estimates))
     names = [curve.get("question") for curve in curves] or list(run.question)
     if twice := [name for name in names if names.count(name) > 1]:

@@ -172,7 +172,6 @@ def _train(name: str, out: Path, settings: dict[str, Any], questions: tuple[str,
         question=questions if naive else (),
         labels=NAIVE if naive else None,
         preset="quick",
-        intrinsic=INTRINSIC,
         settings=settings,
         overwrite=True,
     )

@@ -41,7 +41,6 @@ def train_classifier(
     labels: str | None = None,
     where: Rules = (),
     preset: Literal["quick", "standard", "paper", "dcv14"] | None = None,
-    intrinsic: Names = (),
     cache: Path | None = None,
     settings: Annotated[
         Settings | None,
@@ -83,8 +82,6 @@ def train_classifier(
     preset : str, optional
         Settings that are not given come from this preset: standard (default with a GPU), quick (default without),
         paper (only to compare with the paper's Table 1), or dcv14 (logistic regression).
-    intrinsic : sequence of str
-        Columns of intrinsic properties for CV18 of each epoch, comma-separated.
     cache : path, optional
         Folder that keeps decoded images for the next run.
     settings : TrainingConfig or dict, optional
@@ -130,7 +127,6 @@ def train_classifier(
         labels=labels,
         where=tuple(where),
         preset=preset,
-        intrinsic=tuple(intrinsic),
         cache=None if cache is None else str(cache),
     )
     if dry_run:

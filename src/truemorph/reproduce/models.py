@@ -169,7 +169,6 @@ def _make_network(name: str, work: Work, folder: Path) -> dict[str, Any]:
         preset=_preset(work.options),
         transition=(str(work.file("theta", FIT)),) if name == DDB else (),
         labels=None if name == DDB else NAIVE,
-        intrinsic=intrinsic_columns(work, work.catalogue().frame),
         cache=None if work.options.cache is None else str(work.options.cache),
         training=network_config(work.inputs, work.options, work.training),
     )
