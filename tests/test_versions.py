@@ -62,6 +62,23 @@ def test_an_estimate_of_bars_is_read_with_the_same_numbers():
     np.testing.assert_allclose(answers.matrix(alpha), now.fit.transition.matrix(alpha), rtol=1e-4)
 
 
+@pytest.mark.slow
+def test_files_of_0_2_make_one_report_without_another_fit(tmp_path):
+    release = VERSIONS / "0.2"
+    options = tm.ReportOptions(
+        catalogue=release / "catalogue.parquet", labels=[release / "labels.parquet"], bootstrap=5
+    )
+    sources = release / "model", release / "transition.json"
+    report = tm.write_report(*sources, out=tmp_path / "report.html", options=options).to_dict()
+    before, (shown,) = json.loads((release / "transition.json").read_text()), report["questions"]
+    for name in ("parameters", "values", "stderr"):
+        assert shown["transition"][name] == before[name]
+    # Nothing says that these files belong to other galaxies, or to another estimate.
+    cautions = {finding["code"] for finding in report["findings"] if finding["severity"] != "note"}
+    of_labels_alone = {"flat-fractions-assumed", "fractions-drift", "fractions-undetermined", "intrinsic-missing"}
+    assert cautions == {*of_labels_alone, "labels-worse", "fractions-inaccurate"}
+
+
 def test_files_of_a_later_version_are_refused(tmp_path):
     release = VERSIONS / "0.2"
     folder = shutil.copytree(release, tmp_path / "later")
