@@ -79,11 +79,6 @@ def combined(seed):
         fit = tm.fit_transition(labels, alpha)
         prior = np.tile(fit.class_fractions, (GALAXIES, 1))
         corrected(f"{name}, then truemorph", fit, labels, tm.posterior(prior, labels, alpha, fit.transition))
-    disk = table.groupby("task")["label"].sum().to_numpy()
-    votes = np.column_stack([ANSWERS - disk, disk])
-    fit = tm.fit_transition(votes, alpha)
-    joint = np.log(fit.class_fractions) + fit.votes.log_probabilities(votes, alpha)
-    corrected("numbers of votes, in truemorph", fit, (disk > ANSWERS / 2).astype(int), joint)
     return found
 
 

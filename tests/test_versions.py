@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 
 import truemorph as tm
-from conftest import codes
+from conftest import codes, done
 from truemorph import write_table
 from truemorph.bias.curves.families import transition_from_dict
 from truemorph.bias.files import read_fit
@@ -29,7 +29,7 @@ COUNTS = {"0.2": (394, 309)}
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COUNTS)
-def test_files_of_a_release_are_read_with_the_same_numbers(name, tmp_path):
+def test_files_of_a_release_are_read_with_the_same_numbers(name, capsys, tmp_path):
     release = VERSIONS / name
     catalogue = read_catalogue(release / "catalogue.parquet")
     assert (catalogue.frame.height, catalogue.frame["gold"].sum()) == COUNTS[name]
@@ -38,6 +38,8 @@ def test_files_of_a_release_are_read_with_the_same_numbers(name, tmp_path):
     again = tm.estimate_transition(catalogue, compare=False).fit
     assert again.values["theta"] == pytest.approx(fit.theta, rel=1e-4)
     assert "M_r" in options_in(release / "model" / "run.toml")["features"]
+    files = (release / "catalogue.parquet", "--transition", release / "transition.json", "--out", tmp_path / "again")
+    done(capsys, "train", *files, "--config", release / "model" / "run.toml", "--dry-run")
     labelled = tm.label_galaxies(release / "model", release / "catalogue.parquet", out=tmp_path / "labels.parquet")
     assert "model-without-checksums" not in codes(labelled)
     before, now = (pl.read_parquet(path) for path in (release / "labels.parquet", tmp_path / "labels.parquet"))
@@ -77,6 +79,13 @@ def test_files_of_0_2_make_one_report_without_another_fit(tmp_path):
     cautions = {finding["code"] for finding in report["findings"] if finding["severity"] != "note"}
     of_labels_alone = {"flat-fractions-assumed", "fractions-drift", "fractions-undetermined", "intrinsic-missing"}
     assert cautions == {*of_labels_alone, "labels-worse", "fractions-inaccurate"}
+
+
+def test_files_of_0_1_are_refused(tmp_path):
+    catalogue = read_catalogue(VERSIONS / "0.2" / "catalogue.parquet")
+    first = {name: value for name, value in catalogue.metadata.items() if name != "format_version"}
+    with pytest.raises(InputError):
+        read_catalogue(write_table(replace(catalogue, metadata=first), tmp_path / "catalogue.parquet"))
 
 
 def test_files_of_a_later_version_are_refused(tmp_path):

@@ -179,6 +179,9 @@ def options_in(path: PathLike, command: str = "train", commands: Iterable[str] =
     return content
 
 
+_GONE = ("votes", "naive", "training", "intrinsic")
+
+
 def _of_0_2(content: dict[str, Any], path: PathLike) -> dict[str, Any]:
     """Return the options in a `run.toml` of version 0.2, with a table `training`, `naive` and three kinds of votes."""
     if content.get("votes", "labels") != "labels" or content.get("vote_count") is not None:
@@ -186,7 +189,7 @@ def _of_0_2(content: dict[str, Any], path: PathLike) -> dict[str, Any]:
     training = content.get("training", {})
     if not isinstance(training, dict):
         raise InputError(f"{path}: training must be a table, [training]; got {training!r}")
-    options = {name: value for name, value in content.items() if name not in ("votes", "naive", "training")}
+    options = {name: value for name, value in content.items() if name not in _GONE}
     return options | training | ({"labels": NAIVE} if content.get("naive") else {})
 
 

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ValidationError
 
 from truemorph.errors import InputError, nearest
 
-# Format of catalogues, fits, models and labels; version 0.1 wrote a number only into models.
+# Format of catalogues, fits, models and labels.
 FORMAT_VERSION = 1
 shortest = Repr().repr  # long values are abbreviated
 Model = TypeVar("Model", bound=BaseModel)
@@ -189,8 +189,10 @@ def changed_values(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def check_format(described: Mapping[str, Any], source: object) -> None:
-    """Refuse a file of a later version, whose metadata have a higher number."""
+    """Refuse a file of version 0.1, whose metadata have no number, or of a later version, which have a higher one."""
     version = described.get("format_version", 0)
+    if "truemorph_version" in described and not version:
+        raise InputError(f"{source}: of version 0.1, which is no longer read; make it again with this version")
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise InputError(
             f"{source}: format {version} is newer than this truemorph supports ({FORMAT_VERSION}); upgrade truemorph"
