@@ -54,7 +54,7 @@ def test_the_page_has_the_numbers_of_its_estimate(world, case):
     shown = {key: [row[key] for row in content["questions"][0]["bins"]] for key in SHOWN}
     assert shown == {key: quoted[of] for key, of in SHOWN.items()}
     page = (folder / f"{name}.html").read_text()
-    assert all(f"<td>{one:.3f}</td>" in page for one in quoted["fraction"])
+    assert all(f">{one:.3f}</td>" in page for one in quoted["fraction"])
     if case == "by groups":
         assert all(f">{name}<" in page for name in ("deep", "wide"))
     low, high = estimate.fraction_range["disk"]

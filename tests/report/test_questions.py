@@ -64,7 +64,7 @@ def test_the_page_quotes_the_fractions_that_it_is_given(galaxies):
     page = (galaxies / "page.html").read_text(encoding="utf-8")
     one = given["bar fraction"]
     for b in range(4):
-        assert all(f"<td>{values[b]:.3f}</td>" in page for values in (one.fraction, one.stderr, one.low, one.high))
+        assert all(f">{values[b]:.3f}</td>" in page for values in (one.fraction, one.stderr, one.low, one.high))
         assert f"{given.gold_counts[b]}" in page
     assert f"{one.total[1]:.3f}" in found.content["answer"]
     told = found.content["questions"][0]["transition"]["fractions"]
@@ -156,7 +156,7 @@ def test_galaxies_whose_answer_changes_follow_from_the_estimate_and_their_votes(
     assert (np.diff(expected.max(axis=1)) <= 1e-12).all()
     page = (galaxies / "changes.html").read_text(encoding="utf-8")
     lost = (path_labels(frame, transition.asked, "here") == 0) & (p.argmax(axis=1) == 2)
-    assert f"<td>{lost.sum():,}</td>" in page
+    assert f">{lost.sum():,}</td>" in page
 
 
 def after_votes(p, frame, transition):
@@ -219,7 +219,7 @@ def test_networks_stand_beside_the_estimates_of_their_questions(galaxies):
         sums = np.array([p.to_numpy()[index == b].sum(axis=0) for b in range(4)])
         by_bin = sums[:, 0] / sums.sum(axis=1)
         np.testing.assert_allclose([rows[key]["lowest"], rows[key]["highest"]], by_bin[[0, -1]])
-        assert all(f"<td>{value:.3f}</td>" in page for value in by_bin)
+        assert all(f">{value:.3f}</td>" in page for value in by_bin)
         assert rows[key]["all"] == pytest.approx(sums[:, 0].sum() / sums.sum())
     one = estimates["bar"].fractions["bar fraction"]
     assert rows["bar fraction", "corrected"]["lowest_range"] == [one.low[0], one.high[0]]

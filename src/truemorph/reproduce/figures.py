@@ -42,7 +42,7 @@ _REDDENING, _EARLY_OR_LATE = (5.155 - 2.751) / 2.751, 2.22
 # Part of the image that Figure 1 zooms to, which is that of the paper's network.
 _ZOOM = PRESETS[PAPER].crop
 _FEWEST = 10
-# Of pairs on the page and in the colour–magnitude diagram: a to z, aa to dv; the figure in the folder has the first.
+# Of pairs on the page: a to z, aa to dv; the figure in the folder and the diagram of colours have the first.
 _LETTERS = [first + second for first in ("", *"abcd") for second in ascii_lowercase][:100]
 _IN_FIGURE = 24
 _COLOURS = (GREY, ORANGE, RED, SKY, GREEN, BLUE)
@@ -223,7 +223,7 @@ def colour_magnitude(work: Work) -> list[Illustration]:
     frame = _with_colour(all_labels(work)) if work.have(DDB) else pl.DataFrame()
     if not {COLOUR, "M_r"} <= {*frame.columns} or frame.drop_nulls((COLOUR, "M_r")).height < _FEWEST:
         return []
-    letters = dict(zip(_better(work)[1]["object_id"], _LETTERS, strict=False)) if work.have("figure4") else {}
+    letters = dict(zip(_better(work)[1]["object_id"], _LETTERS[:_IN_FIGURE], strict=False)) if work.have("figure4") else {}
     letter = pl.col("object_id").replace_strict(letters, default=None, return_dtype=pl.String).alias("letter")
     frame, axes, groups = frame.with_columns(letter).drop_nulls((COLOUR, "M_r")), new_panel(5.6, 4.4), []
     for name, label, ours, colour, marker in (
