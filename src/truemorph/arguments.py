@@ -50,6 +50,10 @@ def validated(function: Callable[Given, Result]) -> Callable[Given, Result]:
     return checked
 
 
+# Repeated on the command line.
+_REPEATED = Parameter(consume_multiple=False, show_default=False)
+Rules = Annotated[Sequence[str], _REPEATED]
+Paths = Annotated[Sequence[Path], _REPEATED]
 if TYPE_CHECKING:
     # A path, or a table in memory (polars, pandas, pyarrow, astropy); on the command line, a path.
     Table = Any
@@ -65,6 +69,7 @@ if TYPE_CHECKING:
     Shown: TypeAlias = Any
 else:
     Table = BiasCurve = Model = Shown = Annotated[Path, SkipValidation]
+    Tables = Annotated[Paths, SkipValidation]
     Family = Annotated[str, SkipValidation]
 
 
@@ -74,9 +79,11 @@ def listed(given: Any) -> list[Any]:
 
 
 def _pair(value: Any) -> Any:
-    if isinstance(value, str) and not re.fullmatch(r"\d+/\d+", value):
+    if not isinstance(value, str):
+        return value
+    if not re.fullmatch(r"\d+/\d+", value):
         raise ValueError("must be k/n, such as 3/64")
-    return value.split("/") if isinstance(value, str) else value
+    return value.split("/")
 
 
 def _edges(value: Any) -> Any:
@@ -90,12 +97,7 @@ AS_GIVEN = Parameter(
 # Also as text, "a,b" and "3/64", as on the command line.
 Names = Annotated[Sequence[str], BeforeValidator(by_commas), AS_GIVEN]
 Shard = Annotated[tuple[int, int], BeforeValidator(_pair), AS_GIVEN]
-# Repeated on the command line.
-_REPEATED, _NUMBER = Parameter(consume_multiple=False, show_default=False), Parameter(allow_leading_hyphen=True)
-Rules = Annotated[Sequence[str], _REPEATED]
-Paths = Annotated[Sequence[Path], _REPEATED]
-if not TYPE_CHECKING:
-    Tables = Annotated[Paths, SkipValidation]
+_NUMBER = Parameter(allow_leading_hyphen=True)
 Count = Annotated[int, Field(ge=0, lt=2**31), _NUMBER]
 Seed = Count
 AtLeastOne = Annotated[int, Field(ge=1, lt=2**31), _NUMBER]

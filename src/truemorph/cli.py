@@ -131,7 +131,8 @@ def _with_file(app: App, command: str, file: Path, tokens: tuple[str, ...]) -> t
     """Let an application read the options in a file; return its arguments, with the unnamed ones of the file."""
     from truemorph.config import options_in
 
-    options, unnamed = options_in(file, command, COMMANDS), list[Any]()
+    options = options_in(file, command, COMMANDS)
+    unnamed = list[Any]()
     for argument in reduce(getitem, command.split(), app).assemble_argument_collection():
         if argument.field_info.kind is inspect.Parameter.VAR_POSITIONAL:  # such as the runs of a report
             value = options.pop(argument.field_info.name, [])
@@ -163,11 +164,9 @@ def next_command(command: str | None, arguments: Mapping[str, Any]) -> str:
     values = {name: arguments.get(name) for name in re.findall(r"{(\w+)}", following)}
     if command == "transition" and values["out"]:  # the estimate beside a table
         values["out"] = Path(values["out"]).with_suffix(".json")
-    tables = [str(values[name]) for name in ("catalogue", "source") if name in values]
+    prepared = all(str(values[name]).endswith(".parquet") for name in ("catalogue", "source") if name in values)
     of_question = command in ("bias", "transition") and arguments.get("question")
-    if arguments.get("dry_run") or of_question or None in values.values():
-        return ""
-    if not all(table.endswith(".parquet") for table in tables):
+    if arguments.get("dry_run") or of_question or not prepared or None in values.values():
         return ""
     from truemorph.config import by_commas
 

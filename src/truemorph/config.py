@@ -194,15 +194,19 @@ def _of_0_2(content: dict[str, Any], path: PathLike) -> dict[str, Any]:
 
 
 def _of_preset(name: str) -> dict[str, Any]:
-    if str(name) not in PRESETS:
+    if name not in PRESETS:
         raise InputError(f"unknown preset {name!r}; known: {', '.join(PRESETS)}")
-    return PRESETS[str(name)].model_dump()
+    return PRESETS[name].model_dump()
+
+
+def without_none(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values that were given, of options that are None by default."""
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def training_config(preset: str = "quick", **changes: Any) -> TrainingConfig:
     """Return a preset with some settings changed (None means no change)."""
-    changed = {name: value for name, value in changes.items() if value is not None}
-    return checked(TrainingConfig, _of_preset(preset) | changed, "setting")
+    return checked(TrainingConfig, _of_preset(preset) | without_none(changes), "setting")
 
 
 def given_settings(settings: BaseModel | Mapping[str, Any] | None) -> dict[str, Any]:
@@ -216,10 +220,10 @@ def given_settings(settings: BaseModel | Mapping[str, Any] | None) -> dict[str, 
 
 def run_config(catalogue: PathLike, own: BaseModel | Mapping[str, Any] | None = None, **changes: Any) -> RunConfig:
     """Make the settings of a run: those of a preset, with changes (None means no change); `own` are of training."""
-    values = {name: value for name, value in changes.items() if value is not None}
+    values = without_none(changes)
     if "out" not in values:
         raise InputError(f"{catalogue}: name the folder of the model (`out`)")
-    training = {name: value for name, value in given_settings(own).items() if value is not None}
+    training = without_none(given_settings(own))
     preset = values.get("preset") or ("standard" if _has_gpu() else "quick")
     values |= {"catalogue": str(catalogue), "preset": preset, "training": _of_preset(preset) | training}
     return checked(RunConfig, values, "setting")
@@ -237,7 +241,7 @@ def run_toml(run: RunConfig) -> str:
     """Return the settings as a file of options, each with its meaning; those of the preset are commented out."""
     settings = run.model_dump(mode="json", exclude={"training"})
     usual = RunConfig(catalogue="", out="").model_dump(mode="json", exclude={"preset", "training"})
-    of_preset = TrainingConfig(**_of_preset(run.preset)).model_dump(mode="json")
+    of_preset = PRESETS[run.preset].model_dump(mode="json")
     lines = _toml(settings, usual, RunConfig)
     lines += _toml(run.training.model_dump(mode="json"), of_preset, TrainingConfig)
     return "\n".join([f"# truemorph {__version__}", "[train]", *lines]) + "\n"

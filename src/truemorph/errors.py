@@ -83,9 +83,10 @@ def nearest(name: str, existing: Sequence[str], what: str = "columns") -> str:
     """List the most similar names, for an error message."""
     by_case = {column.lower(): column for column in existing}
     close = difflib.get_close_matches(name.lower(), list(by_case), n=3, cutoff=0.5)
+    if close:
+        return f"nearest: {', '.join(by_case[column] for column in close)}"
     more = [f"and {len(existing) - 12} more"] if len(existing) > 12 else []
-    shown = [by_case[c] for c in close] or [*list(existing)[:12], *more]
-    return f"nearest: {', '.join(shown)}" if close else f"{what} are: {', '.join(shown)}"
+    return f"{what} are: {', '.join([*existing[:12], *more])}"
 
 
 def check_used(by: str, is_given: bool, **options: Any) -> None:

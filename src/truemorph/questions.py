@@ -39,8 +39,16 @@ def slug(text: str) -> str:
 
 # Columns of a table of labels beside those of each class (p_disk, posterior_disk).
 LABEL_COLUMNS = (
-    *("p_spread", "label", "relation", "observed_label", "alpha", "split", "unlike_training"),
-    *("posterior_label", "label_quality", "model_hash"),
+    "p_spread",
+    "label",
+    "relation",
+    "observed_label",
+    "alpha",
+    "split",
+    "unlike_training",
+    "posterior_label",
+    "label_quality",
+    "model_hash",
 )
 
 
@@ -51,9 +59,9 @@ def columns_of(what: str, classes: Sequence[str]) -> list[str]:
 
 def check_class_names(classes: Sequence[str]) -> None:
     """Raise a ValueError unless names of classes stay apart as names of columns and as answers of experts."""
-    slugs, others = list(map(slug, classes)), {"", "unclear", "artefact"}  # that are other answers
-    taken = {name for what in ("p", "posterior") for name in columns_of(what, classes) if name in LABEL_COLUMNS}
-    if len(set(slugs)) < len(slugs) or taken or others & set(slugs):
+    slugs, others = set(map(slug, classes)), {"", "unclear", "artefact"}  # that are other answers
+    taken = {*columns_of("p", classes), *columns_of("posterior", classes)}.intersection(LABEL_COLUMNS)
+    if len(slugs) < len(classes) or taken or others & slugs:
         raise ValueError("must be different names with letters, and not spread, label, unclear or artefact")
     if not all(name.isprintable() and len(name) <= 60 for name in classes):
         raise ValueError("must be names of at most 60 characters that can be printed")
@@ -296,14 +304,14 @@ class Tree(BaseModel, frozen=True, extra="forbid"):
             by_question = {question.name: _found(question, templates, existing) for question in needed}
             if all(by_question.values()):
                 total = next((total for total in self.totals if total in existing), None)
-                return VoteColumns(kind, {name: some for name, some in by_question.items() if some is not None}, total)
+                return VoteColumns(kind, by_question, total)
         if other := self.other_answers(existing):
             raise InputError(
                 f"column {other} has answers of others (a network's, or debiased ones), not votes; prepare a table of "
                 "votes and give this one to bias, transition or report (`labels`), or name columns (`smooth`, `disk`)"
             )
         lacking = [
-            [question for question in needed if _found(question, templates, existing) is None] for _, templates in kinds
+            [question for question in needed if not _found(question, templates, existing)] for _, templates in kinds
         ]
         (without, *_), (_, templates) = min(zip(lacking, kinds, strict=True), key=lambda one: len(one[0]))
         absent = next(one for one in _nearest(without, templates, existing) if one not in existing)
@@ -321,7 +329,7 @@ class Tree(BaseModel, frozen=True, extra="forbid"):
     def answer_columns(self, name: str, existing: Collection[str]) -> dict[str, tuple[str, ...]] | None:
         """Find columns of another group's answers to a question and its gates: predictions, or else votes; or None."""
         by_gate = {gate.name: _found(gate, self._answer_templates, existing) for gate in self.gates(name)}
-        return None if None in by_gate.values() else {gate: some for gate, some in by_gate.items() if some is not None}
+        return by_gate if all(by_gate.values()) else None
 
     def absent_answer(self, name: str, existing: Collection[str]) -> tuple[int, str]:
         """Return how many of the columns of `answer_columns` a table has, and the first that it lacks."""
@@ -343,9 +351,9 @@ class VoteColumns:
     total: str | None  # column with the number of votes for the first question
 
 
-def _found(question: Question, templates: Sequence[str], existing: Collection[str]) -> tuple[str, ...] | None:
-    """Return the first set of columns that a table has for all answers to a question, or None."""
-    return next((names for names in question.columns(templates) if all(column in existing for column in names)), None)
+def _found(question: Question, templates: Sequence[str], existing: Collection[str]) -> tuple[str, ...]:
+    """Return the first set of columns that a table has for all answers to a question; empty if there is none."""
+    return next((names for names in question.columns(templates) if all(column in existing for column in names)), ())
 
 
 def _nearest(question: Question, templates: Sequence[str], existing: Collection[str]) -> tuple[str, ...]:
@@ -633,7 +641,7 @@ def heads_of(questions: Sequence[Asked | None], label: Sequence[str] = SMOOTH_OR
     return tuple(heads)
 
 
-def _possible(votes: np.ndarray) -> np.ndarray:
+def possible_votes(votes: np.ndarray) -> np.ndarray:
     """Replace missing and impossible numbers of votes by 0."""
     return np.where(np.isfinite(votes) & (votes >= 0), votes, 0.0)
 
@@ -730,11 +738,11 @@ class Votes:
         """
         counts, reached = dict[str, np.ndarray](), dict[str, np.ndarray]()
         for gate in tree.gates(question):
-            votes = _possible(np.column_stack([values[column] for column in found.columns[gate.name]]))
+            votes = possible_votes(np.column_stack([values[column] for column in found.columns[gate.name]]))
             if found.kind == "fractions":
                 assert total is not None
                 before = [reached[answer] for answer in gate.asked_after if answer in reached]
-                votes = votes * np.sum(before or [_possible(total)], axis=0)[:, None]
+                votes = votes * np.sum(before or [possible_votes(total)], axis=0)[:, None]
             counts[gate.name] = votes
             reached |= zip(gate.answers, votes.T, strict=True)
         return cls(Asked(tree, question), counts)

@@ -51,7 +51,7 @@ class Result(ABC):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as plain values, for JSON."""
-        return dict(plain({field.name: getattr(self, field.name) for field in fields(self)}))  # type: ignore[arg-type]
+        return plain({field.name: getattr(self, field.name) for field in fields(self)})  # type: ignore[arg-type]
 
     @abstractmethod
     def to_table(self) -> QTable:
@@ -90,7 +90,7 @@ class Result(ABC):
         """
         from truemorph.samp import sent
 
-        return PlainResult(*sent(self.to_table(), type(self).__name__, to))
+        return sent(self.to_table(), type(self).__name__, to)
 
     def __str__(self) -> str:
         return self.summary()
@@ -147,7 +147,7 @@ def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: Seque
     gold            12
     observed     9,000
     """
-    lines = [list(header), *map(list, rows)]
+    lines = [header, *rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return [
         "  ".join(
@@ -158,9 +158,8 @@ def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: Seque
     ]
 
 
-def text_facts(facts: Iterable[tuple[str, str]]) -> list[str]:
+def text_facts(facts: Sequence[tuple[str, str]]) -> list[str]:
     """Return lines of name and text, aligned and broken between words at 100 characters."""
-    facts = list(facts)
     width = max(len(name) for name, _ in facts)
     return [
         line

@@ -81,7 +81,7 @@ def read_csv(path: Path, separator: str) -> pl.DataFrame:
     return frame.filter(~pl.all_horizontal(pl.all().is_null()))  # blank lines
 
 
-def write_csv(frames: Iterable[pl.DataFrame], path: Path, separator: str, zipped: bool = False) -> None:
+def write_csv(frames: Iterable[pl.DataFrame], path: Path, separator: str, zipped: bool) -> None:
     """Write pieces of one table to a CSV file, gzipped or not."""
     # Spreadsheets would run text that begins with = or @ as a formula.
     cell = pl.col(pl.String)

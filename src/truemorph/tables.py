@@ -163,8 +163,7 @@ def write_table(table: CatalogTable, path: PathLike, pieces: Iterable[pl.DataFra
     """
     path, table = Path(path), table if isinstance(table, CatalogTable) else read_table(table)
     extension = table_extension(path)
-    is_csv = extension not in (".parquet", *ASTROPY)
-    if pieces is not None and not is_csv:
+    if pieces is not None and extension in (".parquet", *ASTROPY):
         table = replace(table, frame=pl.concat(pieces))
     with written_whole(path) as partial:
         try:
@@ -288,10 +287,10 @@ def arrow_texts(schema: pa.Schema) -> tuple[dict[str, str], dict[str, str]]:
 
         try:
             columns = get_header_from_yaml(header.decode().splitlines())["datatype"]
-            units = {column["name"]: str(column["unit"]) for column in columns if column.get("unit")}
-            descriptions = {
-                column["name"]: str(column["description"]) for column in columns if column.get("description")
-            }
+            units, descriptions = (
+                {column["name"]: str(column[key]) for column in columns if column.get(key)}
+                for key in ("unit", "description")
+            )
         except Exception as problem:  # its parser raises many types
             raise InputError(f"the units of the table (table_meta_yaml) can't be read: {reason(problem)}") from problem
     return units, descriptions

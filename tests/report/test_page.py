@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from truemorph import Finding, read_table
-from truemorph.report.gallery import AFTER, CHANGE, changed_to, choose, jpeg_source
+from truemorph.report.gallery import AFTER, CHANGE, choose, jpeg_source
 from truemorph.report.page import (
     Illustration,
     Light,
@@ -80,7 +80,7 @@ def test_pictures_keep_to_their_budget():
 
 
 def test_the_surest_changes_are_shown_first():
-    there, back = changed_to("smooth", "disk"), changed_to("disk", "smooth")
+    there, back = "smooth to disk", "disk to smooth"
     changes, after = [there, "", back, "", there], [0.91, 0.8, 0.9, 0.0, 0.6]
     frame = pl.DataFrame({"object_id": list("abcde"), AFTER: after, CHANGE: changes})
     assert choose(frame, 10)["object_id"].to_list() == ["a", "c", "e"]

@@ -57,7 +57,8 @@ def fetch(session: Session, known: dict[str, Address], out: Path, *, images: boo
 
 def _list_images(out: Path, names: list[str], address: Address) -> tuple[int, list[Finding]]:
     """Write images.parquet; return the number of objects with an image, and findings."""
-    target, kinds = out / "images.parquet", {"objid": pl.Int64, "asset_id": pl.Int64, "sample": pl.String}
+    target = out / "images.parquet"
+    kinds = {"objid": pl.Int64, "asset_id": pl.Int64, "sample": pl.String}
     mapping = read_columns(out / MAPPING, kinds, nulls=True)
     rank = {sample: number for number, sample in enumerate(SAMPLES)}
     there = mapping.with_columns(

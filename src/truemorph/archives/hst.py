@@ -20,7 +20,7 @@ import polars as pl
 
 from truemorph.archives.addresses import Address
 from truemorph.archives.http import ComeBackLaterError, Session
-from truemorph.archives.provenance import Fetched, read_provenance, write_recorded
+from truemorph.archives.provenance import Fetched, entry_of, write_recorded
 from truemorph.archives.queries import find_column
 from truemorph.errors import InputError, TruemorphError, nearest
 from truemorph.findings import Finding
@@ -66,7 +66,8 @@ def fetch(
     rows = _earlier(out, query)
     missing = [name for name, row in objects.items() if not _is_done(out, row, rows.get(name, {}))]
     missing.sort(key=lambda name: name in rows)  # earlier failures last, because they may fail again
-    sources, in_a_row = (known["hst.hips2fits"], known["hst.moc"]), 0
+    sources = (known["hst.hips2fits"], known["hst.moc"])
+    in_a_row = 0
     for name in progress(len(objects), "HST", "objects", initial=len(objects) - len(missing), of=missing):
         rows[name] = dict.fromkeys(_SCHEMA) | objects[name]
         try:
@@ -84,9 +85,11 @@ def fetch(
     statuses = [str(rows[name]["status"]) for name in objects]
     failed = [status for status in statuses if status.startswith(FAILED)]
     counts = {status: statuses.count(status) for status in (OK, OUTSIDE, BLANK)} | {FAILED: len(failed)}
-    text = f"{len(failed):,d} images could not be fetched (first: {failed[0]})." if failed else ""
-    finding = Finding("images-failed", "caution", text, "Run the same command again.")
-    return Fetched("hst", out, counts, sources, (finding,) if failed else ())
+    findings = []
+    if failed:
+        text = f"{len(failed):,d} images could not be fetched (first: {failed[0]})."
+        findings.append(Finding("images-failed", "caution", text, "Run the same command again."))
+    return Fetched("hst", out, counts, sources, tuple(findings))
 
 
 def read_positions(source: Any, fov: float) -> pl.DataFrame:
@@ -99,7 +102,8 @@ def read_positions(source: Any, fov: float) -> pl.DataFrame:
     from astropy import units
 
     table = read_table(source)
-    frame, what = table.frame, str(table.path or "positions")
+    frame = table.frame
+    what = str(table.path or "positions")
     identifier, ra, dec = (find_column(frame, names, what) for names in (_ID_NAMES, ["ra"], ["dec"]))
     if frame[identifier].dtype.is_float():
         raise InputError(f"{what}: ids in {identifier} are floats, which may have lost digits; write them as integers")
@@ -128,7 +132,7 @@ def _earlier(out: Path, query: str) -> dict[str, dict[str, Any]]:
     path = out / "hst.csv"
     if not path.is_file():
         return {}
-    made = read_provenance(out).get(path.name, {}).get("query", query)
+    made = entry_of(path).get("query", query)
     if made != query:
         raise InputError(f"{out}: holds images with other settings ({made}); choose another folder (`out`)")
     try:

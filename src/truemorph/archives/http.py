@@ -20,7 +20,7 @@ import urllib3
 
 from truemorph._version import __version__
 from truemorph.archives.addresses import Address, without_login
-from truemorph.archives.provenance import read_provenance, record
+from truemorph.archives.provenance import entry_of, record
 from truemorph.errors import InputError, TruemorphError, reason
 from truemorph.io import file_hash, read_json, write_file, write_json
 from truemorph.progress import progress, tell
@@ -93,7 +93,8 @@ class Session(requests.Session):
 
         At most `TRIES` times in a row, not counting tries after which more bytes have `arrived`.
         """
-        failures, shown = 0, without_login(url)
+        failures = 0
+        shown = without_login(url)
         while True:
             before = arrived()
             try:
@@ -152,7 +153,7 @@ def download(session: Session, address: Address, path: Path) -> None:
     the end, and an existing file is kept if it is recorded as downloaded from this address.
     """
     if path.is_file():
-        entry = read_provenance(path.parent).get(path.name, {})
+        entry = entry_of(path)
         recorded = f"sha256:{entry['sha256']}" if entry else None
         why = _damage(path, path.suffix, address.checksum or recorded)
         if entry and entry["url"] != address.public_url and not address.checksum:
@@ -176,7 +177,8 @@ def download(session: Session, address: Address, path: Path) -> None:
 
 def _transfer(session: Session, url: str, part: Path, described: Path) -> None:
     """Download the rest of a file to its .part file."""
-    have, headers = _size(part), {}
+    have = _size(part)
+    headers = {}
     entry = read_json(described) if have and described.is_file() else {}
     if entry.get("validator") and entry.get("url") == without_login(url):
         headers = {"Range": f"bytes={have}-", "If-Range": entry["validator"]}

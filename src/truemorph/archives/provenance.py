@@ -53,6 +53,11 @@ def read_provenance(folder: Path) -> dict[str, dict[str, Any]]:
     return read_json(path, RootModel[dict[str, dict[str, Any]]]) if path.is_file() else {}
 
 
+def entry_of(path: Path) -> dict[str, Any]:
+    """Return a file's entry in the `provenance.json` beside it; empty if there is none."""
+    return read_provenance(path.parent).get(path.name, {})
+
+
 def record(path: Path, address: Address, query: str | None = None) -> None:
     """Write a file's entry in the `provenance.json` beside it: origin, checksum and query (SQL, ADQL)."""
     entry = {
@@ -71,7 +76,7 @@ def record(path: Path, address: Address, query: str | None = None) -> None:
 
 def is_recorded(path: Path, url: str | None = None) -> bool:
     """Whether a file exists, is unchanged since it was recorded and, if `url` is given, came from there."""
-    entry = read_provenance(path.parent).get(path.name, {})
+    entry = entry_of(path)
     return url in (None, entry.get("url")) and path.is_file() and entry.get("sha256") == file_hash(path)
 
 
@@ -84,7 +89,7 @@ def is_local(folder: Path) -> bool:
 def origin(path: PathLike) -> dict[str, Any]:
     """Return a file's `sha256` and `bytes`, and its entry in `provenance.json`; `changed` if it is another file now."""
     path = Path(path)
-    entry = read_provenance(path.parent).get(path.name, {})
+    entry = entry_of(path)
     file = {"sha256": file_hash(path), "bytes": path.stat().st_size}
     changed = {"changed": True} if entry.get("sha256", file["sha256"]) != file["sha256"] else {}
     return entry | file | changed

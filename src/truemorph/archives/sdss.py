@@ -24,7 +24,7 @@ import requests
 from truemorph.archives.addresses import Address
 from truemorph.archives.gz2 import VOTE_TABLES
 from truemorph.archives.http import BrokenAnswerError, Session, TooMuchError, first_words, refuse_page
-from truemorph.archives.provenance import Fetched, is_recorded, read_provenance, write_recorded
+from truemorph.archives.provenance import Fetched, entry_of, is_recorded, write_recorded
 from truemorph.archives.queries import TIMED_OUT, find_column, in_batches
 from truemorph.errors import InputError, TruemorphError, reason
 from truemorph.findings import Finding
@@ -144,7 +144,8 @@ def _dr7_ids(source: Any, column: str | None, out: Path) -> pl.Series:
         elif (is_path := isinstance(source, str | os.PathLike)) or hasattr(source, "columns"):
             frame, what = read_table(source).frame, str(source) if is_path else what
             name = find_column(frame, [column] if column else _ID_NAMES, f"{what} (`id`)")
-            what, values = f"{what}: column {name}", frame[name].cast(pl.String)
+            what = f"{what}: column {name}"
+            values = frame[name].cast(pl.String)
         else:
             values = pl.Series([str(value) for value in source if value is not None], dtype=pl.String)
         ids = values.str.strip_chars().replace({"": None}).drop_nulls().cast(pl.Int64).unique().sort().alias("objid")
@@ -162,7 +163,7 @@ def _dr7_ids(source: Any, column: str | None, out: Path) -> pl.Series:
 def _finished(out: Path, ids: pl.Series, sql: str, url: str) -> pl.DataFrame | None:
     """Return the table of an earlier run, if it has these ids, this query, and this server."""
     path, absent = out / "photometry.parquet", out / "missing.csv"
-    same = read_provenance(out).get(path.name, {}).get("query") == sql
+    same = entry_of(path).get("query") == sql
     if not (same and is_recorded(path, url) and is_recorded(absent, url)):
         return None
     table, missing = pl.read_parquet(path), pl.read_csv(absent, schema={"objid": pl.Int64})

@@ -51,9 +51,9 @@ def fetch(session: Session, known: dict[str, Address], out: Path) -> Fetched:
 
     parts/ has the slices, from which a later run resumes; they are removed when the table is complete.
     """
-    address, path = known["simard.tap"], out / "table3.parquet"
-    done = is_recorded(path, address.public_url)
-    if not done or list(pl.read_parquet_schema(path)) != list(COLUMNS):
+    address = known["simard.tap"]
+    path = out / "table3.parquet"
+    if not is_recorded(path, address.public_url) or list(pl.read_parquet_schema(path)) != list(COLUMNS):
         table, adql = _fetch_table(session, address.url, out / "parts")
         write_recorded(path, _cleaned(table), address, adql, COLUMNS)
         shutil.rmtree(out / "parts", ignore_errors=True)

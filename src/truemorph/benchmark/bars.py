@@ -62,7 +62,9 @@ def known_transition() -> TreeTransition:
 def draw_votes(transition: TreeTransition, classes: np.ndarray, alpha: np.ndarray, seed: int) -> Votes:
     """Draw the answers of 40 volunteers, who are each asked what follows from their answers before."""
     assert transition.overdispersion is not None
-    rng, asked_of, n = np.random.default_rng([seed, 14]), transition.asked, classes.size
+    rng = np.random.default_rng([seed, 14])
+    asked_of = transition.asked
+    n = classes.size
     reached: dict[str, np.ndarray] = {}
     counts: dict[str, np.ndarray] = {}
     every = zip(asked_of.questions, transition.log_answers(alpha, votes=True), transition.overdispersion, strict=True)
@@ -114,7 +116,8 @@ def _efigi_bars(name: str, seed: int, sizes: Sizes, data: Path) -> World:
     class_number = class_number.when(disk & tilt.is_between(0, 0.5) & (bar >= 0)).then(2 + (bar > 0).cast(pl.Int64))
     classes = table.select(class_number.otherwise(UNKNOWN).fill_null(UNKNOWN)).to_series().to_numpy()
     degraded = degraded_efigi(table["image"], classes != UNKNOWN, seed, sizes.pixels, data)
-    truth, transition = classes[degraded.order].astype(np.int64), known_transition()
+    truth = classes[degraded.order].astype(np.int64)
+    transition = known_transition()
     return World(
         name=name,
         definition="experts' bar_length > 0",
@@ -145,7 +148,8 @@ def answer_scores(world: World, p: np.ndarray | None, labels: np.ndarray) -> dic
     own = (labels == yes if p_bar is None else p_bar > 0.5).astype(np.int64)
     p_inside = None if p_bar is None else p_bar[inside]
     scores = score(bar[inside], alpha[inside], own[inside], p_inside, world.intrinsic[rows][inside], world.seed)
-    bins, one_hot = Bins.cut(alpha, 5), np.eye(len(ASKED.classes))
+    bins = Bins.cut(alpha, 5)
+    one_hot = np.eye(len(ASKED.classes))
 
     def fractions(values: np.ndarray) -> np.ndarray:
         barred, other = (bins.averages(values[:, k])[0] for k in (yes, no))

@@ -72,19 +72,18 @@ class Plan:
 
 
 def _row(world: World, method: Method) -> dict[str, Any]:
-    rows, p = world.scored, None
+    rows = world.scored
     began = time.process_time()
     with warnings.catch_warnings(action="ignore", category=FindingWarning):
         outcome = method.run(world)
     measured: dict[str, Any] = {"seconds": time.process_time() - began}
-    if outcome.p is not None:
-        p = outcome.p[rows]
+    p = None if outcome.p is None else outcome.p[rows]
+    if outcome.predict is not None:
+        p, *twins = [outcome.predict(images) for images in (world.images[rows], *world.twins)]
+        if twins:
+            n = len(world.twins[0])
+            measured["drift"] = drift(p[:n], twins, world.truth[rows][:n])
     if world.images is not None:
-        if outcome.predict is not None:
-            p, *twins = [outcome.predict(images) for images in (world.images[rows], *world.twins)]
-            if twins:
-                n = len(world.twins[0])
-                measured["drift"] = drift(p[:n], twins, world.truth[rows][:n])
         tell(f"{world.name} {world.seed} {method.name}: {measured['seconds']:.0f} s")
     if p is not None:
         labels = p.argmax(axis=1) if p.ndim == 2 else (p > 0.5).astype(np.int64)
@@ -95,9 +94,13 @@ def _row(world: World, method: Method) -> dict[str, Any]:
         scores = answer_scores(world, p, labels)
     else:
         scores = score(world.truth[rows], world.alpha[rows], labels, p, world.intrinsic[rows], world.seed)
-    definition = f"{world.classes[1]} = {world.definition}"
-    about = {"world": world.name, "definition": definition, "seed": world.seed, "method": method.name}
-    return {**about, "scores": plain(scores | measured)}
+    return {
+        "world": world.name,
+        "definition": f"{world.classes[1]} = {world.definition}",
+        "seed": world.seed,
+        "method": method.name,
+        "scores": plain(scores | measured),
+    }
 
 
 def _rows_of_world(task: tuple[str, int, Plan, Path]) -> list[dict[str, Any]]:
@@ -115,7 +118,8 @@ def _rows_of_world(task: tuple[str, int, Plan, Path]) -> list[dict[str, Any]]:
         "training": training and training.model_dump(mode="json"),
         "question": plan.question,
     }
-    world, rows = None, []
+    world = None
+    rows = []
     for method in plan.methods_in(name):
         path = folder / f"row-{content_hash({**config, 'method': method.name})[:16]}.json"
         if path.is_file():

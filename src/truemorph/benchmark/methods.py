@@ -81,11 +81,13 @@ def network(
 
     learned = world if split is None else replace(world, split=split)
     assert world.config is not None
-    rows, fewer = learned.learning, learned.rows(TRAIN).size / world.rows(TRAIN).size
+    rows = learned.learning
+    fewer = learned.rows(TRAIN).size / world.rows(TRAIN).size
     changes = {"folds": folds, "seed": world.seed, "epochs": round(world.config.epochs / fewer), **world.training}
     config = world.config.model_copy(update=changes)
     columns = {"label": world.labels[rows], "alpha": world.alpha[rows], "split": learned.split[rows]}
-    curve, observed = transition or MatrixTransition.identity(len(world.names)), dict[str, Any]()
+    curve = transition or MatrixTransition.identity(len(world.names))
+    observed = dict[str, Any]()
     if votes is not None:
         observed = {"votes": votes[rows]}
     elif world.asked is not None:
@@ -97,7 +99,7 @@ def network(
         observed["evidence"] = evidence[rows]
     if curve.n_observables:
         columns_of_t = np.column_stack([world.alpha, world.features])[rows]
-        observed["evidence"] = np.asarray(label_evidence(curve, labels[rows], columns_of_t))
+        observed["evidence"] = label_evidence(curve, labels[rows], columns_of_t)
     if tuned:
         gold = learned.gold[rows]
         observed["gold"] = Gold((gold != UNKNOWN).astype(float), certain(gold, len(world.names)))
@@ -130,7 +132,7 @@ def certain(classes: np.ndarray, n_classes: int) -> np.ndarray:
 def of_votes(world: World, transition: Transition) -> np.ndarray:
     """Return log p(votes | class, α), shape (N, K), relative to the likeliest class."""
     evidence = label_evidence(transition, _votes(world).columns, world.alpha)
-    return np.asarray(evidence - evidence.max(axis=1, keepdims=True))
+    return evidence - evidence.max(axis=1, keepdims=True)
 
 
 def _votes(world: World, rows: Any = slice(None)) -> Votes:
@@ -144,10 +146,10 @@ def _votes(world: World, rows: Any = slice(None)) -> Votes:
 Estimate = Callable[[World], TransitionFit]
 
 
-def _best_of_families(world: World, observed: np.ndarray, **options: Any) -> TransitionFit:
+def _best_of_families(world: World, **options: Any) -> TransitionFit:
     """Fit all families and return the one of lowest AIC."""
     rows = world.learning
-    compared = compare_families(observed[rows], world.alpha[rows], IN_RANGES, **options)
+    compared = compare_families(world.labels[rows], world.alpha[rows], IN_RANGES, **options)
     return compared.fits[compared.best]
 
 
@@ -164,7 +166,7 @@ def papers_bins(world: World) -> TransitionFit:
 
 def conditional(world: World) -> TransitionFit:
     """Estimate T(α) together with p(y | intrinsic columns); family by AIC."""
-    return _best_of_families(world, world.labels, intrinsic=world.intrinsic[world.learning])
+    return _best_of_families(world, intrinsic=world.intrinsic[world.learning])
 
 
 def with_gold(world: World) -> TransitionFit:
@@ -172,7 +174,7 @@ def with_gold(world: World) -> TransitionFit:
     if world.asked is not None:
         rows = world.learning
         return fit_transition(_votes(world, rows), world.alpha[rows], gold=world.gold[rows])
-    return _best_of_families(world, world.labels, gold=world.gold[world.learning], seed=world.seed)
+    return _best_of_families(world, gold=world.gold[world.learning], seed=world.seed)
 
 
 def with_observables(world: World) -> TransitionFit:
@@ -216,10 +218,12 @@ def matched_fractions(
 
 def matched_votes(world: World) -> Votes:
     """Match the fractions of votes at each question to those of the best-resolved galaxies that were asked."""
-    votes, counts = _votes(world), {}
+    votes = _votes(world)
+    counts = {}
     for question in votes.asked.questions:
         numbers = votes.counts[question.name]
-        total, out = numbers.sum(axis=1), np.zeros(numbers.shape)
+        total = numbers.sum(axis=1)
+        out = np.zeros(numbers.shape)
         yes = list(question.answers).index(question.shown[0])
         rows = np.flatnonzero(total)
         fraction = numbers[rows, yes] / total[rows]
@@ -235,12 +239,14 @@ def path_votes(votes: Votes) -> np.ndarray:
     asked = votes.asked
     last = [np.flatnonzero(along)[-1] for along in asked.along]  # the answer with which each path ends
     counts = votes.columns[:, last] @ np.eye(len(asked.classes))[list(asked.of_paths)]
-    return np.asarray(counts / counts.sum(axis=1, keepdims=True))
+    return counts / counts.sum(axis=1, keepdims=True)
 
 
 def votes_regressed(world: World) -> Outcome:
     """Regress 300 gold labels on votes, α and intrinsic columns, without T(α)."""
-    gold, fraction, log_alpha = world.gold, world.vote_fraction, np.log(world.alpha)
+    gold = world.gold
+    fraction = world.vote_fraction
+    log_alpha = np.log(world.alpha)
     columns = [fraction, fraction**2, fraction * log_alpha, log_alpha, log_alpha**2]
     design = np.column_stack([*columns, *world.intrinsic.T])
     model = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=1000))
@@ -299,7 +305,9 @@ def pruned(world: World) -> Outcome:
 def matched(world: World) -> Outcome:
     """Match vote fractions, at each question, then train on their majorities."""
     rows = world.learning
-    labels, alpha, intrinsic = world.labels.copy(), world.alpha[rows], world.intrinsic[rows]
+    labels = world.labels.copy()
+    alpha = world.alpha[rows]
+    intrinsic = world.intrinsic[rows]
     if world.asked is None:
         labels[rows] = matched_fractions(world.vote_fraction[rows], alpha, intrinsic) > 0.5
     else:
@@ -429,11 +437,11 @@ def regressed(world: World) -> Outcome:
 def dcv14(world: World, columns: np.ndarray, *, own_label: bool = True, family: str | None = "rayleigh") -> Outcome:
     """Return p(y | x) of DCV14 out of fold, or the posterior with the galaxy's own label; default family by AIC."""
 
-    def fitted(family: str, rows: np.ndarray) -> DebiasedLogisticRegression:
+    def fitted(family: str, rows: Any) -> DebiasedLogisticRegression:
         return DebiasedLogisticRegression(family).fit(columns[rows], world.labels[rows], alpha=world.alpha[rows])
 
     if family is None:
-        whole = {family: fitted(family, np.arange(world.truth.size)) for family in IN_RANGES}
+        whole = {family: fitted(family, slice(None)) for family in IN_RANGES}
         # AIC, as families have one or two parameters.
         family = min(whole, key=lambda name: len(whole[name].stderr_) - whole[name].log_likelihood_)
     fold = np.random.default_rng([world.seed, 13]).integers(0, _FOLDS, world.truth.size)

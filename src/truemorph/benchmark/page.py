@@ -100,7 +100,8 @@ def draw_scores(
     metrics: Sequence[str] = _ACCURACY,
 ) -> Any:
     """Draw a score of every method, or another where it lacks that: a line a method, a marker a world."""
-    worlds, methods = _by_world(rows), list(titles)
+    worlds = _by_world(rows)
+    methods = list(titles)
     for place in range(1, len(methods), 2):
         panel.axhspan(place - 0.5, place + 0.5, color="0.95", lw=0)
     for k, (world, here) in enumerate(worlds.items()):
@@ -162,8 +163,13 @@ def scores_frame(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -
     """Return all scores, one row a world and method; of each metric its mean over seeds and, as `_std`, its spread."""
     lines = []
     for row in rows:
-        line = {key: row[key] for key in ("world", "definition", "method")}
-        line |= {"title": titles[row["method"]], "seeds": row["seeds"]}
+        line = {
+            "world": row["world"],
+            "definition": row["definition"],
+            "method": row["method"],
+            "title": titles[row["method"]],
+            "seeds": row["seeds"],
+        }
         for metric in _metrics_of(rows):
             line |= {metric: row["means"].get(metric), f"{metric}_std": row["stds"].get(metric)}
         lines.append(line)

@@ -206,13 +206,14 @@ def catalogue_features(images: np.ndarray) -> np.ndarray:
 def _measured_features(galaxies: pl.DataFrame, seed: int) -> np.ndarray:
     """Return Sérsic-like index, axis ratio, R50 and colour, with errors that grow with 1/α."""
     rng = np.random.default_rng([seed, 12])
-    alpha, n = galaxies["alpha"].to_numpy(), galaxies.height
+    columns = ("alpha", "bulge_fraction", "sersic_index", "axis_ratio", "r50", "radius", "g_r_bulge", "g_r_disk")
+    alpha, bulge, sersic_index, axis_ratio, r50, radius, g_r_bulge, g_r_disk = galaxies.select(columns).to_numpy().T
+    n = galaxies.height
     error = 0.10 + 1.5 / alpha
-    bulge = galaxies["bulge_fraction"].to_numpy()
-    index = np.log(bulge * galaxies["sersic_index"].to_numpy() + (1 - bulge)) + error * rng.normal(size=n)
-    ratio = np.clip(galaxies["axis_ratio"].to_numpy() + 0.4 * error * rng.normal(size=n), 0.05, 1)
-    half = np.log(galaxies["r50"].to_numpy() / galaxies["radius"].to_numpy()) + 0.3 * error * rng.normal(size=n)
-    colour = bulge * galaxies["g_r_bulge"].to_numpy() + (1 - bulge) * galaxies["g_r_disk"].to_numpy()
+    index = np.log(bulge * sersic_index + (1 - bulge)) + error * rng.normal(size=n)
+    ratio = np.clip(axis_ratio + 0.4 * error * rng.normal(size=n), 0.05, 1)
+    half = np.log(r50 / radius) + 0.3 * error * rng.normal(size=n)
+    colour = bulge * g_r_bulge + (1 - bulge) * g_r_disk
     return np.column_stack([index, ratio, half, colour + 0.04 * rng.normal(size=n)])
 
 
@@ -234,7 +235,9 @@ def degraded_efigi(files: pl.Series, usable: np.ndarray, seed: int, pixels: int,
     every, bad = ImageFiles([data / name for name in files], config).load()
     rng = np.random.default_rng([seed, 7])
     order = rng.permutation(np.setdiff1d(np.flatnonzero(usable), list(bad)))
-    sharp, n, radius = every[order], order.size, _EFIGI_RADIUS * pixels
+    sharp = every[order]
+    n = order.size
+    radius = _EFIGI_RADIUS * pixels
     alpha = rng.lognormal(np.log(EFIGI_ALPHA), EFIGI_SPREAD, n)
     images = degrade(sharp, np.full(n, np.inf), alpha, radius, seed)
     train, validation = (int(fraction * n) for fraction in _EFIGI_FRACTIONS)
@@ -246,7 +249,8 @@ def _efigi(seed: int, sizes: Sizes, data: Path) -> World:
     """EFIGI images, degraded to random α, with flips of eq. 5."""
     table = pl.read_csv(data / FILES["real"], infer_schema_length=None)
     degraded = degraded_efigi(table["image"], np.ones(table.height, bool), seed, sizes.pixels, data)
-    alpha, moved = degraded.alpha, np.flatnonzero(degraded.split == TEST)[: sizes.twins]
+    alpha = degraded.alpha
+    moved = np.flatnonzero(degraded.split == TEST)[: sizes.twins]
     truth = (table["t_type"].to_numpy()[degraded.order] >= 1).astype(np.int64)
     return World(
         name="real",
@@ -268,16 +272,17 @@ def _efigi(seed: int, sizes: Sizes, data: Path) -> World:
                 np.full(moved.size, np.inf),
                 alpha[moved] / factor,
                 degraded.radius,
-                seed + 1000 * (number + 1),
+                seed + 1000 * number,
             )
-            for number, factor in enumerate(TWIN_FACTORS)
+            for number, factor in enumerate(TWIN_FACTORS, 1)
         ),
     )
 
 
 def _galaxy_zoo(name: str, seed: int, data: Path) -> World:
     """Galaxies with experts' types and GZ1 flags or GZ2 votes; axis ratio is intrinsic column and feature."""
-    definition, debiased = name.split(", ")[1], None
+    definition = name.split(", ")[1]
+    debiased = None
     frame = pl.read_csv(data / FILES[name], infer_schema_length=None)
     if name.startswith("GZ1"):
         fraction = frame["gz1_spiral"].cast(pl.Float64).to_numpy()

@@ -98,7 +98,6 @@ class Bins:
     index: np.ndarray  # (N,): bin of each object
     edges: np.ndarray  # (B + 1,), or (B, 2, 2) of two columns: lower and upper edge in each
     middles: np.ndarray  # (B,) or (B, 2): mean of the column
-    count: int  # number of bins B
     weights: np.ndarray  # (N,)
     ordered: bool = True  # whether neighbouring bins are more alike than others
 
@@ -116,8 +115,7 @@ class Bins:
         inner = 0.5 * (column[order[limits[1:-1] - 1]] + column[order[limits[1:-1]]])
         edges = np.concatenate([[column.min()], inner, [column.max()]])
         weights = np.broadcast_to(1.0, column.size) if weights is None else weights
-        middles = np.bincount(index, weights=weights * column) / np.bincount(index, weights=weights)
-        return cls(index, edges, middles, bins, weights)
+        return cls(index, edges, np.empty(0), weights).with_middles(column)
 
     @classmethod
     def between(cls, column: np.ndarray, edges: np.ndarray, weights: np.ndarray) -> Bins:
@@ -141,7 +139,7 @@ class Bins:
     def at(cls, column: np.ndarray, edges: np.ndarray, weights: np.ndarray | None = None) -> Bins:
         """Put a column of shape (N,), or two, into bins of known edges; what is beyond is in the first or last bin."""
         weights = np.broadcast_to(1.0, len(column)) if weights is None else weights
-        bins = cls(np.empty(0, int), edges, np.empty(0), len(edges) - (edges.ndim == 1), weights)
+        bins = cls(np.empty(0, int), edges, np.empty(0), weights)
         bins = replace(bins, index=bins.find(column))
         return replace(bins, middles=bins.averages(column)[0] if column.ndim == 1 else bins.means(column))
 
@@ -156,9 +154,11 @@ class Bins:
             second = cls.cut(columns[rows, 1], max(1, bins // first.count))
             index[rows] = len(edges) + second.index
             edges += [(first.edges[part : part + 2], second.edges[k : k + 2]) for k in range(second.count)]
-        count = len(edges)
-        two = cls(index, np.array(edges), np.empty(0), count, first.weights)
-        return replace(two, middles=two.means(columns))
+        return cls(index, np.array(edges), np.empty(0), first.weights).with_middles(columns)
+
+    def with_middles(self, column: np.ndarray) -> Bins:
+        """Set the middles to the means of the column that was divided."""
+        return replace(self, middles=self.means(column))
 
     def merged(self, number: int, column: np.ndarray) -> Bins:
         """Merge a bin with its smaller neighbour; of two columns, if possible, in the same part of the first."""
@@ -168,14 +168,16 @@ class Bins:
                 neighbour for neighbour in near if np.array_equal(self.edges[neighbour, 0], self.edges[number, 0])
             ] or near
         low, high = sorted((number, min(near, key=lambda candidate: self.totals[candidate])))
-        if self.edges.ndim == 1:
-            edges = np.delete(self.edges, high)
-        else:
-            edges = np.delete(self.edges, high, axis=0)
+        edges = np.delete(self.edges, high, axis=0)
+        if edges.ndim == 3:
             both = self.edges[[low, high]]
             edges[low] = np.column_stack([both[:, :, 0].min(axis=0), both[:, :, 1].max(axis=0)])
-        fewer = replace(self, index=self.index - (self.index >= high), edges=edges, count=self.count - 1)
-        return replace(fewer, middles=fewer.means(column))
+        return replace(self, index=self.index - (self.index >= high), edges=edges).with_middles(column)
+
+    @property
+    def count(self) -> int:
+        """Number of bins B."""
+        return len(self.edges) - (self.edges.ndim == 1)
 
     @property
     def positions(self) -> np.ndarray:

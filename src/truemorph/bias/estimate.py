@@ -131,8 +131,9 @@ class Estimate(Result):
         return "\n".join([*text_facts(facts), *families, "", *self.fractions.lines(self.gold_fractions)])
 
     def _checked(self) -> list[tuple[str, str]]:
-        drifts = self.check is not None and (self.check.confounded or self.check.unexplained)
-        return [("check", self.check.statement)] if self.check is not None and drifts else []
+        check = self.check
+        drifts = check is not None and (check.confounded or check.unexplained)
+        return [("check", check.statement)] if check is not None and drifts else []
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values: what `estimate_transition` writes, and training and labelling read."""
@@ -281,14 +282,14 @@ def make_estimate(
         fractions = replace(fractions, findings=unique(selected, fractions.findings))
         steps.update(1)
         if check is None:
-            by_alpha = fractions
-            if context.by is not None:
+            by_alpha = fractions if has_gold else None
+            if has_gold and context.by is not None:
                 by_alpha = _in_bins(sample, fit, replace(context, by=None), of_alpha, seed)
-            check = confounding(sample, by_alpha if has_gold else None, seed)
+            check = confounding(sample, by_alpha, seed)
         steps.update(1)
     gold_fractions, gold_stderr = _gold_fractions(sample, fractions, context)
     # A drift of class fractions biases estimates from labels; conditional ones, if the columns don't explain it.
-    biased = check is not None and (check.unexplained if fit.method == "conditional" else check.confounded)
+    biased = check.unexplained if fit.method == "conditional" else check.confounded
     return Estimate(
         _with_total(fit, fractions, context.asked),
         families,
@@ -305,7 +306,7 @@ def make_estimate(
             _unbalanced(sample, context),
             fewer,
             fractions.findings,
-            check.findings if check is not None and biased and fit.method != "gold" else (),
+            check.findings if biased and fit.method != "gold" else (),
         ),
         gold_stderr,
         scatter,
@@ -320,7 +321,8 @@ def _bins_of(bins: int | Sequence[float] | None, n: int, columns: int) -> tuple[
         return default_bins(n), default_bins(n), []
     if not isinstance(bins, int):
         return np.asarray(bins, dtype=np.float64), default_bins(n, len(bins) - 1), []
-    most, n_bins = default_bins(n, bins**columns), bins**columns
+    n_bins = bins**columns
+    most = default_bins(n, n_bins)
     message = f"{n_bins:,} bins of 50 galaxies or more were asked for; {n:,} galaxies are enough for {most:,}."
     fewer = Finding("bins-fewer", "note", message, "Give edges (`fraction_bins`), or use more galaxies.")
     return most, default_bins(n, bins), [fewer] if most < n_bins else []
@@ -344,12 +346,11 @@ def _with_findings(
     """Return a fit with findings on what limits it, and its calibration."""
     if context.asked is not None:  # fractions of answers do not rest on T(α)
         calibrated = calibration(fit)
-        return replace(
-            fit, findings=tuple(replace(finding, severity="note") for finding in calibrated.findings)
-        ), calibrated
-    settled = check is not None and not check.findings and check.drift_stderr < _PRECISE
-    rejected = None if families is None or fit.family not in families.fits else families.rejected(fit.family)
-    findings, calibrated = diagnose(fit, rejected, check.statement if check is not None and settled else "", sample)
+        findings = tuple(replace(finding, severity="note") for finding in calibrated.findings)
+    else:
+        rejected = None if families is None or fit.family not in families.fits else families.rejected(fit.family)
+        settled = check is not None and not check.findings and check.drift_stderr < _PRECISE
+        findings, calibrated = diagnose(fit, rejected, check.statement if check is not None and settled else "", sample)
     return replace(fit, findings=findings), calibrated
 
 
@@ -413,7 +414,7 @@ def _with_total(fit: TransitionFit, fractions: PopulationFractions, asked: Asked
 
         def divided(total: np.ndarray, parts: np.ndarray) -> np.ndarray:
             shares = total[..., of] * parts / np.maximum(parts @ (of[:, None] == of), 1e-12)
-            return np.asarray(shares / shares.sum(axis=-1, keepdims=True))
+            return shares / shares.sum(axis=-1, keepdims=True)
 
         middle, samples = divided(middle, fit.class_fractions), divided(samples, fit.fraction_samples)
         errors = samples.std(axis=0)

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import AfterValidator, BaseModel
@@ -56,7 +56,7 @@ def load_transition(source: Any) -> Transition:
     RayleighTransition(theta=9.0, false_disk=0.0)
     """
     if hasattr(source, "transition"):  # a fit, an estimate or a model
-        return cast("Transition", source.transition)
+        return source.transition
     if isinstance(source, Transition):
         return source
     return transition_from_dict(transition_described(source))
@@ -102,9 +102,10 @@ def write_fit(
     An astropy `table` is written if the path is that of a table.
     """
     check_fit_name(path)
-    out = Path(path).with_suffix(".json")
-    if (ending := Path(path).suffix) in TABLES:
-        _write_table(table, Path(path), ending)
+    path = Path(path)
+    if path.suffix in TABLES:
+        _write_table(table, path)
+    out = path.with_suffix(".json")
     beside = out.with_suffix(".npz")
     named = {}
     if draws:
@@ -115,11 +116,11 @@ def write_fit(
     write_json(out, {"format_version": FORMAT_VERSION, **described, **named})
 
 
-def _write_table(table: Any, path: Path, ending: str) -> None:
+def _write_table(table: Any, path: Path) -> None:
     """Write an astropy table for a publication."""
-    if ending == ".fits":  # text in a header is short, and ASCII; the JSON has it
+    if path.suffix == ".fits":  # text in a header is short, and ASCII; the JSON has it
         table.meta.clear()
-    for name in table.colnames if ending == ".tex" else ():
+    for name in table.colnames if path.suffix == ".tex" else ():
         table[name].format = "%.4g" if table[name].dtype.kind == "f" else None
         table.rename_column(name, name.replace("_", " "))
     with written_whole(path) as partial:

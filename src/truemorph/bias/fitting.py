@@ -20,6 +20,7 @@ from truemorph.bias.curves.logistic import LogisticTransition
 from truemorph.bias.curves.paths import TreeTransition
 from truemorph.bias.curves.shifted import curve_space
 from truemorph.bias.curves.transitions import DISK, SMOOTH, Array, FlipTransition, Search, Space
+from truemorph.bias.methods import NEEDS
 from truemorph.bias.mixture import by_bins, by_likelihood, drift_range
 from truemorph.bias.regression.curve import by_gold, gold_maximum
 from truemorph.bias.regression.paths import by_tree
@@ -40,7 +41,7 @@ def check_variation(sample: Sample, cls: Any) -> None:
         raise InputError("alpha is the same for all galaxies, so these labels say nothing about T(alpha)")
     present = np.unique(sample.labels)
     if present.size < 2:
-        only = sample.classes[present[0]] if present.size else "no"
+        only = sample.classes[present[0]]
         raise InputError(f"only {only} labels among {sample.labels.size} galaxies; T(alpha) needs both classes")
 
 
@@ -189,7 +190,7 @@ def settings_for(sample: Sample, wanted: Settings) -> Settings:
         method = next((name for name, holds in has.items() if holds), "likelihood")
     if method not in METHODS:
         raise InputError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
-    for user, name in (("gold", "gold"), ("conditional", "intrinsic")):
+    for user, name in NEEDS.items():
         if not has[user] and method == user:
             raise InputError(f"the method {method} needs `{name}`; give it, or choose another `method`")
         if has[user] and method != user:
@@ -280,7 +281,7 @@ def refitted(fit: TransitionFit, rows: np.ndarray | None = None, **changes: Any)
 def with_bootstrap_errors(fit: TransitionFit, resamples: int = 100, seed: int = 0) -> TransitionFit:
     """Return the same fit with errors from the scatter of resamples; an error if fewer than two can be fitted."""
     rng, n = np.random.default_rng(seed), fit.labels.size
-    again: list[TransitionFit] = []
+    again = []
     for _ in range(resamples):
         with suppress(InputError):
             again.append(refitted(fit, rng.integers(0, n, n)))

@@ -51,7 +51,7 @@ def unlike_labels(transition: Transition, sample: Sample) -> list[Finding]:
 
     def half(curve: Transition) -> float:
         """Return the α at which half of the disks are mislabelled; infinity if it is more at every α."""
-        fewer = np.asarray(curve.matrix(grid))[:, DISK, SMOOTH] < 0.5
+        fewer = curve.flip_probability(grid) < 0.5
         return float(np.append(grid, np.inf)[np.argmax(np.append(fewer, True))])
 
     halves = half(transition), half(own)
@@ -257,7 +257,7 @@ def _too_few(results: Mapping[str, Any], bins: Bins) -> np.ndarray:
     Of more answers, rare ones would leave no bins.
     """
     lowest, counts = np.full(bins.count, np.inf), bins.effective_counts()
-    ratios = [quantity for quantity in results.get("quantities", ()) if quantity.denominator is not None]
+    ratios = [quantity for quantity in results["quantities"] if quantity.denominator is not None]
     for quantity in ratios:
         numerator, denominator = np.array(quantity.numerator), np.array(quantity.denominator)
         lowest = np.minimum(lowest, np.quantile(results["samples"] @ denominator, 0.025, axis=0) * counts)
@@ -399,7 +399,7 @@ def debiased_fractions(
         sample,
         used if fit is None else fit,
         by=None if by is None else np.squeeze(float_array(by, name)),
-        bins=default_bins(sample.labels.size) if bins is None else bins,
+        bins=default_bins(n) if bins is None else bins,
         gold_transition=gold_transition,
         systematic=systematic,
         seed=seed,
@@ -415,10 +415,10 @@ def fractions_in_bins(
     transition: Transition | TransitionFit | None,
     *,
     by: np.ndarray | None = None,
-    bins: int | np.ndarray = 8,
+    bins: int | np.ndarray,
     gold_transition: Transition | None = None,
     systematic: bool = True,
-    seed: int = 0,
+    seed: int,
     quantities: Sequence[Quantity] = (),
 ) -> PopulationFractions:
     """Estimate class fractions of a sample, as `debiased_fractions`, without the findings of its fit and selection.
@@ -443,7 +443,7 @@ def fractions_in_bins(
     else:
         missed = None
         if gold_transition is not None and sample.n_classes == 2:
-            missed = cut.means(np.asarray(gold_transition.matrix(sample.alpha))[:, DISK, SMOOTH])
+            missed = cut.means(gold_transition.flip_probability(sample.alpha))
         regression = _Regression(sample, cut, _terms(sample, by), seed, quantities)
         results = _from_gold(regression, missed)
         n_bins, before = cut.count, results["findings"]

@@ -26,7 +26,7 @@ OPTIONS: dict[str, dict[Kind, tuple[str, ...]]] = {
     "gold": {"two answers": (*_CURVE, *_REGRESSION), "more answers": _REGRESSION, "asked after others": _REGRESSION},
 }
 # What a method cannot do without.
-NEEDS = {"conditional": "intrinsic", "gold": "gold"}
+NEEDS = {"gold": "gold", "conditional": "intrinsic"}
 
 
 def method_for(kind: Kind, given: Mapping[str, Any], method: str | None = None) -> str:

@@ -32,14 +32,22 @@ from truemorph.bias.regression.maximum import (
     maximise,
     polish,
 )
-from truemorph.bias.result import NORMAL_95, REJECTED, SIGNIFICANT_GAIN, DriftRange, Settings, TransitionFit
+from truemorph.bias.result import (
+    NORMAL_95,
+    REJECTED,
+    SIGNIFICANT_GAIN,
+    Alternative,
+    DriftRange,
+    Settings,
+    TransitionFit,
+)
 from truemorph.bias.sample import Sample
 from truemorph.errors import InputError
 from truemorph.workers import one_thread
 
 # Parameters are first fitted to this many galaxies, then to all.
 _ROUGH = 20_000
-RIDGE = 1e-3
+_RIDGE = 1e-3
 _FEWEST_BINS = 12
 # Default of δ; trends are fitted to this many bins of α, or, given intrinsic columns, to this many galaxies.
 _GROUPS, _PART = 256, 10_000
@@ -290,16 +298,21 @@ def standardised(columns: np.ndarray) -> np.ndarray:
     return np.column_stack([np.ones(columns.shape[0]), (columns - columns.mean(axis=0)) / columns.std(axis=0)])
 
 
-def mixture_of(space: Space, sample: Sample, design: np.ndarray | None = None, ridge: float = 0.0) -> Mixture:
-    """Make a mixture; without a design matrix, class fractions are the same for all galaxies."""
-    design = np.broadcast_to(1.0, (sample.labels.size, 1)) if design is None else design
-    return Mixture(space, sample.labels, sample.argument, sample.weights, design, ridge)
+def intrinsic_design(sample: Sample) -> np.ndarray:
+    """Return the design matrix of p(y | z): of ones alone if there are no intrinsic columns z."""
+    ones = np.broadcast_to(1.0, (sample.labels.size, 1))
+    return ones if sample.intrinsic is None else standardised(sample.intrinsic)
+
+
+def mixture_of(space: Space, sample: Sample, design: np.ndarray | None = None) -> Mixture:
+    """Make a mixture; without intrinsic columns or another design, class fractions are the same for all galaxies."""
+    design = intrinsic_design(sample) if design is None else design
+    return Mixture(space, sample.labels, sample.argument, sample.weights, design, _RIDGE)
 
 
 def by_likelihood(space: Space, sample: Sample, settings: Settings) -> TransitionFit:
     """Maximise Σ w log p(ỹ | α) (eq. 15), or, given intrinsic columns, fit T together with a logistic p(y | z)."""
-    design = None if sample.intrinsic is None else standardised(sample.intrinsic)
-    fitted = fit_mixture(mixture_of(space, sample, design, RIDGE))
+    fitted = fit_mixture(mixture_of(space, sample))
     return _estimate_of(fitted, sample, settings, fitted.covariance, influence=fitted.influence)
 
 
@@ -310,9 +323,8 @@ def _estimate_of(
     n, best = fitted.mixture.space.size, fitted.maximum
     probabilities, share = fitted.probabilities(), sample.weights / sample.weights.sum()
     # The fraction is the weighted mean of p(y | z); its error is from the delta method plus the scatter of this mean.
-    away = probabilities[:, DISK] - share @ probabilities[:, DISK]
-    variance = fitted.contrast(share, covariance)[1] + np.sum((share * away) ** 2)
-    error = fitted.fraction_error(variance, sample.weights)
+    fraction, variance = fitted.contrast(share, covariance)
+    variance += np.sum((share * (probabilities[:, DISK] - fraction)) ** 2)
     return TransitionFit.of(
         fitted.mixture.space,
         sample,
@@ -320,7 +332,7 @@ def _estimate_of(
         fitted.point_of_t,
         covariance[:n, :n],
         share @ probabilities,
-        error,
+        fitted.fraction_error(variance, sample.weights),
         log_likelihood=fitted.log_likelihood,
         n_parameters=best.point.size,
         probabilities=None if fitted.mixture.same_for_all else probabilities,
@@ -365,21 +377,19 @@ def by_bins(space: Space, sample: Sample, settings: Settings) -> TransitionFit:
 
 
 @one_thread
-def drift_range(
-    sample: Sample, family: Any, false_disk: float | None, delta: float, alpha_error: float = 0.0
-) -> DriftRange:
+def drift_range(sample: Sample, family: Any, false_disk: float | None, delta: float, alpha_error: float) -> DriftRange:
     """Fit T(α) of two classes, of this and other families, under trends with α.
 
     With observables, also T of α alone, and trends with each of them: so they never narrow the range.
     """
-    alternatives = dict[str, tuple[Transition, float, float]]()
+    alternatives = dict[str, Alternative]()
     if sample.observables is not None:
         without = drift_range(sample.without_observables(), family, false_disk, delta, alpha_error)
         alternatives = {f"{name}, α alone": alternative for name, alternative in without.alternatives.items()}
     few, steps = _trending(sample)
     trends = _trends(steps, sample.observable_names, delta)
     stretch = np.sqrt(np.mean(sample.weights**2))  # weights reduce the effective number of rows
-    accepted, starts = dict[str, dict[str, tuple[Transition, float, float]]](), dict[str, np.ndarray]()
+    accepted, starts = dict[str, dict[str, Alternative]](), dict[str, np.ndarray]()
     aic = dict[str, dict[str, float]]()
     for (family_name, how), space in _spaces_in_range(sample, family, false_disk, alpha_error).items():
         for trend in _FEW_TRENDS if how else trends:
@@ -413,8 +423,7 @@ def _trending(sample: Sample) -> tuple[Mixture, list[np.ndarray]]:
         few = mixture_of(nothing, sample).grouped(_GROUPS)
         u = np.log(np.maximum(few.alpha, smallest)) - np.average(sample.log_alpha, weights=sample.weights)
         return few, [u / np.sqrt(np.cov(sample.log_alpha, aweights=sample.weights))]
-    design = None if sample.intrinsic is None else standardised(sample.intrinsic)
-    few = mixture_of(nothing, sample, design, RIDGE).part(-(-sample.labels.size // _PART))
+    few = mixture_of(nothing, sample).part(-(-sample.labels.size // _PART))
     u = np.log(np.maximum(few.alpha.reshape(len(few.alpha), -1)[:, 0], smallest))
     u = u - few.design @ np.linalg.lstsq(few.design, u, rcond=None)[0]
     others = [] if sample.observables is None else list(standardised(few.alpha[:, 1:]).T[1:])
@@ -460,14 +469,12 @@ def _spaces_in_range(
     return kinds | more
 
 
-def _without_bias(sample: Sample, false_disk: float | None) -> dict[str, tuple[Transition, float, float]]:
+def _without_bias(sample: Sample, false_disk: float | None) -> dict[str, Alternative]:
     """Return the fractions of the observed labels as alternatives, also with false labels if none are fitted."""
     labelled = float(np.average(sample.labels == DISK, weights=sample.weights))
     stretch = np.sqrt(np.mean(sample.weights**2))
     error = float(stretch * np.sqrt(labelled * (1 - labelled) / sample.labels.size))
-    accepted: dict[str, tuple[Transition, float, float]] = {
-        "labels without bias": (MatrixTransition.identity(), labelled, error)
-    }
+    accepted: dict[str, Alternative] = {"labels without bias": (MatrixTransition.identity(), labelled, error)}
     if false_disk == 0:
         only_false = MatrixTransition(((1 - FALSE_LABELS, FALSE_LABELS), (0.0, 1.0)))
         value = max(labelled - FALSE_LABELS, 0.0) / (1 - FALSE_LABELS)

@@ -28,7 +28,7 @@ def plot_fit(fit: Any, ax: Any, others: Mapping[str, Any] | None = None) -> Any:
     points = cut.middles, fraction, proportion_error(fraction, cut.effective_counts())
 
     def curve(transition: Any) -> tuple[np.ndarray, np.ndarray]:
-        return _binned_mean(alpha[rows], np.asarray(transition.flip_probability(fit.sample.argument[rows])))
+        return _binned_mean(alpha[rows], transition.flip_probability(fit.sample.argument[rows]))
 
     def band(transitions: Any, label: str, color: str) -> None:
         drawn = [curve(transition) for transition in transitions]
@@ -57,7 +57,7 @@ def plot_fit(fit: Any, ax: Any, others: Mapping[str, Any] | None = None) -> Any:
 
 def _plot_matrix(fit: Any, ax: Any) -> Any:
     """Draw how often galaxies of each of K classes get another class as label."""
-    right = np.diagonal(np.asarray(fit.transition.matrix(fit.sample.argument)), axis1=1, axis2=2)
+    right = np.diagonal(fit.transition.matrix(fit.sample.argument), axis1=1, axis2=2)
     for name, values in zip(fit.sample.classes, right.T, strict=True):
         ax.plot(*_binned_mean(fit.sample.alpha, 1 - values), label=plain_text(name))
     ax.set(xlabel=ALPHA, ylabel="fraction with another label", ylim=(-0.02, 1.02))

@@ -353,13 +353,13 @@ class PopulationFractions(Result):
         }
         quoted = {name: ratio for name, ratio in described.get("quantities", {}).items() if "numerator" in ratio}
         if quoted:
+            absent = [np.nan] * len(described["low"])
             of_quantities = [
                 [
-                    [*fraction.get(name, none), (fraction["total"] + 3 * [np.nan])[k]]
+                    [*fraction.get(name, absent), (fraction["total"] + 3 * [np.nan])[k]]
                     for k, name in enumerate(_NUMBERS[2:], 2)
                 ]
                 for fraction in quoted.values()
-                for none in ([np.nan] * len(fraction["low"]),)
             ]
             arrays |= {
                 "quantities": tuple(
@@ -410,8 +410,7 @@ class PopulationFractions(Result):
         if self.gold_counts is not None:
             columns["gold_labels"] = (self.gold_counts, "", "number of galaxies with a gold label")
         for name, fraction in self.quoted.items() if self.quantities else ():
-            parts = {what: values for what, values in vars(fraction).items() if what != "total"}
-            columns |= {f"{name}, {what}": (values, "", f"{name}: {what}") for what, values in parts.items()}
+            columns |= {f"{name}, {what}": (getattr(fraction, what), "", f"{name}: {what}") for what in _NUMBERS}
         for name, k in fraction_names(self.classes).items():
             end, of = "" if len(self.classes) == 2 else name.removeprefix("fraction"), f"class {self.classes[k]}"
             names = {"fractions": slug(self.classes[DISK])} if len(self.classes) == 2 else {}

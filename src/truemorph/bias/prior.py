@@ -58,7 +58,7 @@ def sharpened(p: np.ndarray, sharpness: float) -> np.ndarray:
     """Return class probabilities, (N, K), whose logits are multiplied by a factor, given by its logarithm."""
     logits = np.log(np.maximum(p, 1e-300)) * np.exp(sharpness)
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(odds / odds.sum(axis=1, keepdims=True))
+    return odds / odds.sum(axis=1, keepdims=True)
 
 
 def reestimated_fractions(p: np.ndarray, held_out: HeldOut) -> tuple[np.ndarray, np.ndarray]:
@@ -109,7 +109,7 @@ def certainty(p: np.ndarray, fractions: np.ndarray, held_out: HeldOut) -> tuple[
 
     def certain(probabilities: np.ndarray) -> np.ndarray:
         second, first = np.log(np.maximum(np.sort(probabilities, axis=1)[:, -2:], 1e-12)).T
-        return np.asarray(np.minimum(first - second, _CERTAIN))
+        return np.minimum(first - second, _CERTAIN)
 
     factor, _ = held_out.sharpness()
     trained, _ = held_out.fractions(factor)

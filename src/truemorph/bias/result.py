@@ -51,6 +51,10 @@ class Settings:
     alpha_error: float = 0.0  # relative error of α, for the range
 
 
+# T(α), fraction and its standard error.
+Alternative = tuple[Transition, float, float]
+
+
 @dataclass(frozen=True)
 class DriftRange:
     """Range of the second class's fraction without gold labels, under trends of class fractions with α.
@@ -66,8 +70,7 @@ class DriftRange:
 
     delta: float  # δ: change of the logit of the fraction per standard deviation of ln α
     delta_unbiased: float  # the δ that explains the labels without bias, from the observed fraction
-    # T(α), fraction and its standard error for each family and trend.
-    alternatives: dict[str, tuple[Transition, float, float]]
+    alternatives: dict[str, Alternative]  # by family and trend
     alpha_error: float = 0.0  # relative error of α
 
     @property
@@ -133,7 +136,7 @@ class FittedCurve(Result):
     @classmethod
     def from_dict(cls, described: Mapping[str, Any]) -> FittedCurve:
         """Rebuild it from what `to_dict` returns."""
-        classes, fractions = tuple(described["class_fractions"]), list(described["class_fractions"].values())
+        classes = tuple(described["class_fractions"])
         if "labelled_fraction" in described:  # of two classes, in files of version 0.2
             second = described["labelled_fraction"]
             low, high = described[f"{next(iter(fraction_names(classes)))}_range"]
@@ -143,18 +146,17 @@ class FittedCurve(Result):
         # Files of version 0.2 have no errors of a population.
         population = described.get("population", np.full((3, len(classes)), np.nan))
         same = ("method", "assumption", "values", "galaxies", "log_likelihood", "aic", "drift")
-        values: dict[str, Any] = {name: described[name] for name in same}
         return cls(
             transition=transition_from_dict(dict(described)),
             family=described["family"],
             stderr={name: np.nan if error is None else error for name, error in described["stderr"].items()},
             classes=classes,
-            class_fractions=np.array(fractions),
+            class_fractions=np.array(list(described["class_fractions"].values())),
             labelled=np.array(labelled),
             ranges=np.array(ranges),
             population=np.array(population, dtype=np.float64),
             findings=tuple(map(Finding.from_dict, described["findings"])),
-            **values,
+            **{name: described[name] for name in same},
         )
 
     @property
@@ -327,20 +329,18 @@ class TransitionFit(Result):
         **details: Any,
     ) -> TransitionFit:
         """Return the result of a method: its parameters with their errors."""
-        at, covariance_of_t = point[: space.size], covariance[: space.size, : space.size]
-        of_t = space.values(at)
-        slopes = differences(space.values, at)  # (P, V)
-        stuck = np.isnan(np.diag(covariance_of_t))
+        slopes = differences(space.values, point)  # (P, V)
+        stuck = np.isnan(np.diag(covariance))
         # A value that moves with a parameter at its bound has no error from the curvature.
-        variance = np.einsum("pv,pq,qv->v", slopes, np.nan_to_num(covariance_of_t), slopes)
+        variance = np.einsum("pv,pq,qv->v", slopes, np.nan_to_num(covariance), slopes)
         lost = (np.abs(slopes[stuck]) > 1e-6).any(axis=0)
         errors = np.where(lost | (variance < 0), np.nan, np.sqrt(np.maximum(variance, 0)))
-        values = dict(zip(space.names, of_t.tolist(), strict=True))
+        values = dict(zip(space.names, space.values(point).tolist(), strict=True))
         stderr = dict(zip(space.names, errors.tolist(), strict=True))
         of_fractions = np.broadcast_to(fraction_stderr, fractions.shape)
         stderr |= {name: float(of_fractions[k]) for name, k in fraction_names(sample.classes).items()}
         return cls(
-            transition=space.build(at),
+            transition=space.build(point),
             class_fractions=fractions,
             stderr=stderr,
             findings=(),
@@ -407,12 +407,12 @@ class TransitionFit(Result):
     @property
     def curve(self) -> FittedCurve:
         """What this fit says, without the galaxies that it was made from."""
-        weights, ranges = self.sample.weights, self._ranges()
+        weights = self.sample.weights
         errors = np.broadcast_to([self.stderr[name] for name in fraction_names(self.classes)], len(self.classes))
-        same = ("transition", "family", "method", "assumption", "values", "stderr", "class_fractions")
+        ranges = self._ranges(errors)
+        same = ("transition", "family", "method", "assumption", "values", "stderr", "classes", "class_fractions")
         return FittedCurve(
             **{name: getattr(self, name) for name in (*same, "log_likelihood", "aic", "findings")},
-            classes=self.classes,
             labelled=np.array(
                 [np.average(self.labels == k, weights=weights) for k in range(self.class_fractions.size)]
             ),
@@ -422,8 +422,8 @@ class TransitionFit(Result):
             drift=None if self.drift is None else self.drift.to_dict(),
         )
 
-    def _ranges(self) -> np.ndarray:
-        """Return lowest and highest class fractions, shape (K, 2).
+    def _ranges(self, errors: np.ndarray) -> np.ndarray:
+        """Return lowest and highest class fractions, shape (K, 2), from their standard errors, (K,), if need be.
 
         The 95 % intervals; from labels alone they span trends of class fractions with α, too (see `drift`).
         """
@@ -432,8 +432,7 @@ class TransitionFit(Result):
         elif self.fraction_samples is not None:
             ranges = np.quantile(self.fraction_samples, [0.025, 0.975], axis=0).T
         else:
-            error = np.nan_to_num([self.stderr[name] for name in fraction_names(self.sample.classes)])
-            ranges = self.class_fractions[:, None] + NORMAL_95 * np.multiply.outer(error, [-1, 1])
+            ranges = self.class_fractions[:, None] + NORMAL_95 * np.multiply.outer(np.nan_to_num(errors), [-1, 1])
         if self.drift is not None:  # of two classes
             low, high = self.drift.limits
             low, high = min(float(ranges[DISK, 0]), low), max(float(ranges[DISK, 1]), high)

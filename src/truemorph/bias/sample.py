@@ -175,7 +175,7 @@ class Sample:
         return r_squared
 
 
-def check_gold(gold: Any, n: int, n_classes: int, least: int = UNKNOWN) -> np.ndarray:
+def check_gold(gold: Any, n: int, n_classes: int, least: int) -> np.ndarray:
     """Return gold labels as an (N,) int array, -1 if unknown; there must be 20."""
     values = np.asarray(np.ma.filled(gold, UNKNOWN))
     if values.shape != (n,):
@@ -228,8 +228,8 @@ def check_not_encoded(columns: np.ndarray, classes: np.ndarray, name: str, what:
     """Refuse columns, shape (N, P), that give away known classes (-1 if unknown): they are no intrinsic properties."""
     tested = np.random.default_rng(0).permutation(np.flatnonzero(classes != UNKNOWN))[:_TESTED]
     seen, rows = classes[tested], columns[tested]
-    fewest = np.bincount(seen)[np.unique(seen)].min()
-    if np.unique(seen).size < 2 or fewest < _ENCODED_FEWEST:
+    counts = np.unique(seen, return_counts=True)[1]
+    if counts.size < 2 or counts.min() < _ENCODED_FEWEST:
         return
     action = "leave it out; columns must be properties of the galaxies that are measured for all of them"
     for number, column in enumerate(rows.T, 1):

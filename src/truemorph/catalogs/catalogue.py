@@ -54,7 +54,7 @@ def read_catalogue(source: Any, *, labelled: bool = True) -> CatalogTable:
     findings = (*map(Finding.from_dict, table.metadata.get("findings", ())), *completed)
     if problems := _problems(frame, path, labelled, len(label_classes(table))):
         raise InputError("\n".join(problems) + "; prepare the catalogue again, or correct those rows")
-    whole = [pl.col(name).cast(pl.Int64, strict=False) for name in ("label", "gold") if name in frame.columns]
+    whole = [pl.col(name).cast(pl.Int64, strict=False) for name in _LABELS if name in frame.columns]
     return replace(table, frame=frame.with_columns(whole), findings=findings)
 
 
@@ -129,12 +129,11 @@ def object_ids(series: pl.Series, table_name: str, rows: np.ndarray | None = Non
 def as_ids(series: pl.Series, table_name: str) -> pl.Series:
     """Return ids as int64 if all fit, else as text; null if missing. Floats that may have lost digits are errors."""
     dtype = series.dtype
-    if dtype in (pl.String, pl.Categorical, pl.Enum):
-        text = series.cast(pl.String)
-        if (bad := text.str.contains("\0", literal=True).fill_null(False)).any():
-            where = which_rows(bad, text)
+    if dtype == pl.String:
+        if (bad := series.str.contains("\0", literal=True).fill_null(False)).any():
+            where = which_rows(bad, series)
             raise InputError(f"{table_name}: column {series.name}: ids with a null character in {where}; remove it")
-        return text.set(text.str.strip_chars() == "", None)
+        return series.set(series.str.strip_chars() == "", None)
     if dtype.is_float():
         # Above 2^53 (2^24 in single precision) a float can't represent every integer.
         exact, series = 2**24 if dtype == pl.Float32 else 2**53, series.fill_nan(None)
@@ -203,7 +202,7 @@ def rows_where(frame: pl.DataFrame, conditions: Sequence[str], source: str) -> t
         column, equals, values = (part.strip() for part in text.partition("="))
         if equals and values and column in frame.columns and values not in frame.columns and not _SQL.search(values):
             listed = [value.strip() for value in values.split(",")]
-            if frame[column].dtype in (pl.String, pl.Categorical, pl.Enum):
+            if frame[column].dtype == pl.String:
                 listed = [f"'{value}'" for value in listed]
             name = column.replace('"', '""')
             text = f'"{name}" IN ({", ".join(listed)})'
@@ -242,8 +241,9 @@ def classes_of(catalogue: CatalogTable) -> tuple[str, str]:
     """Return the names of the classes of labels 0 and 1; InputError if there are more."""
     first, second, *others = label_classes(catalogue)
     if others:
-        source = catalogue.source
-        raise InputError(f"{source}: has labels of {2 + len(others)} classes; name their question (`question`)")
+        raise InputError(
+            f"{catalogue.source}: has labels of {2 + len(others)} classes; name their question (`question`)"
+        )
     return first, second
 
 

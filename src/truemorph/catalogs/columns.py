@@ -98,7 +98,8 @@ RESERVED = (
     *LABEL_COLUMNS,
     *columns_of("p", SMOOTH_OR_DISK),
     *columns_of("posterior", SMOOTH_OR_DISK),
-    *(OBSERVED_LABEL, "model_label", "draw_weight"),
+    "model_label",
+    "draw_weight",
 )
 
 _PERCENT_OF_LIGHT = re.compile(r"petro(?:r|_th)(50|90)", re.IGNORECASE)

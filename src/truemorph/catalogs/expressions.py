@@ -230,7 +230,7 @@ def _plain(series: pl.Series) -> pl.Series:
         series = series.cast(pl.Float64)
         finite = series.is_finite()
         return series if finite.all() else _where(finite, series)
-    return series.cast(pl.String) if series.dtype in (pl.Categorical, pl.Enum) else series
+    return series
 
 
 def _literal(node: exp.Literal) -> pl.Series:

@@ -137,7 +137,7 @@ def label_sets(frame: pl.DataFrame, classes: Sequence[str]) -> list[LabelSet]:
 
 
 def answer_sets(
-    frame: pl.DataFrame, asked: Asked, others: Sequence[OtherLabels | Predictions] = (), source: str = "catalogue"
+    frame: pl.DataFrame, asked: Asked, others: Sequence[OtherLabels | Predictions], source: str
 ) -> tuple[list[LabelSet], list[LabelSet]]:
     """Return the answers on the majority path, and gold ones, as label sets, NaN where the question was not asked.
 
@@ -160,17 +160,17 @@ def answer_sets(
     names, sets, shown = asked.answers[1:], [], []
     for name, kind, of_all in labels:
         of_answers = of_all[:, 1:]
-        total = of_answers.sum(axis=1, keepdims=True)
-        values = ratio(of_answers, total)
+        values = ratio(of_answers, of_answers.sum(axis=1, keepdims=True))
         sets.append(LabelSet(name, kind, values, names))
-        for answer, k in zip((asked.answers[n] for n in asked.shown), asked.shown, strict=True):
+        for k in asked.shown:
+            answer = asked.answers[k]
             title = name if len(asked.shown) == 1 else f"{name}: {answer}"
             shown.append(LabelSet.of_two(title, kind, values[:, k - 1], (f"not {answer}", answer), answer))
     return sets, shown
 
 
 def sets_of_others(
-    frame: pl.DataFrame, asked: Asked, others: Sequence[OtherLabels | Predictions], label: Sequence[str] | None = None
+    frame: pl.DataFrame, asked: Asked, others: Sequence[OtherLabels | Predictions], label: Sequence[str] | None
 ) -> list[LabelSet]:
     """Return other groups' answers, each by majority and as fractions: of all answers, or as classes of a `label`."""
     of_answers, classes = np.eye(len(asked.answers)), asked.answers
@@ -182,8 +182,7 @@ def sets_of_others(
         both = other.probabilities(frame, asked)
         for name, p in zip((other.name, f"{other.name}, fractions"), both, strict=True):
             values = p @ of_answers
-            total = values.sum(axis=1, keepdims=True)
-            values = ratio(values, total)
+            values = ratio(values, values.sum(axis=1, keepdims=True))
             sets.append(LabelSet(name, "column", values, classes, other.name))
     return sets
 

@@ -109,7 +109,7 @@ def apply_mapping(
     return Mapped(table, table_name, mapping, columns, clean_columns, findings)
 
 
-def check_required(mapped: Mapped, has_labels: bool = False) -> None:
+def check_required(mapped: Mapped, has_labels: bool) -> None:
     """Check that a table has all columns that a catalogue needs or its mapping requires, unless it has labels."""
     mapping, table_name, existing = mapped.mapping, mapped.table_name, mapped.table.frame.columns
     names, have = list(NAMED), set(mapped.columns)
@@ -164,7 +164,7 @@ def column_values(
             f"{where} seems to be {seems}, but was given as {name} (`{name}`); name another column or an "
             f'expression, or confirm it as "1 * {what.text}"'
         )
-    factor, more = _factor(table, name, what, rule, table_name)
+    factor, more = _factor(table, name, what, rule, where)
     numbers, impossible = _without_impossible(_numbers(series, where) * factor, name, where)
     if kind == "count" and (numbers.is_null() | (numbers == numbers.round())).all():
         numbers = numbers.cast(pl.Int64)  # weighted votes are not whole numbers
@@ -211,11 +211,9 @@ def _labels(series: pl.Series, where: str) -> pl.Series:
     return labels.cast(pl.Int64, strict=False).replace(-1, None)
 
 
-def _factor(
-    table: CatalogTable, name: str, what: Expression, rule: Column, table_name: str
-) -> tuple[float, list[Finding]]:
+def _factor(table: CatalogTable, name: str, what: Expression, rule: Column, where: str) -> tuple[float, list[Finding]]:
     """Return the conversion factor to the catalogue's unit, and findings."""
-    unit, where = NAMED[name].unit, f"{table_name}: column {what.text}"
+    unit = NAMED[name].unit
     stated = table.units.get(what.columns[0]) if what.lone else None
     column_unit = stated or rule.unit
     if column_unit:
@@ -277,11 +275,11 @@ def count_votes(columns: dict[str, MappedColumn]) -> dict[str, MappedColumn]:
         columns["vote_count"] = MappedColumn(total, source, NAMED["vote_count"].description)
     if "vote_count" not in columns or "smooth_votes" not in answers:
         return columns
-    total = columns["vote_count"].values.cast(pl.Float64)
     if "smooth_fraction" in columns and columns["smooth_fraction"].values.count():
         return columns
     # The two kinds of fractions must not be mixed.
     columns = {name: column for name, column in columns.items() if name not in FRACTIONS}
+    total = columns["vote_count"].values.cast(pl.Float64)
     for votes in answers:
         part = pl.select(pl.when(total > 0).then(columns[votes].values.cast(pl.Float64) / total)).to_series()
         name = votes.replace("votes", "fraction")

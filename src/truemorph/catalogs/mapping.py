@@ -225,7 +225,7 @@ def _validated(content: dict[str, Any], source: str) -> Mapping:
 def resolve(mapping: Mapping, existing: Iterable[str], own: Iterable[str] | None = None) -> dict[str, Expression]:
     """Find the source of each of truemorph's columns among those that exist, by preference among `own`, not joined."""
     there = set(existing)
-    mine = there if own is None else set(own) & there
+    mine = there if own is None else set(own)
     chosen = {}
     for name, column in mapping.columns.items():
         candidates = [candidate for candidate in column.candidates() if there.issuperset(candidate.columns)]
@@ -262,7 +262,7 @@ def detect_mapping(existing: Sequence[str], table_name: str = "table", chosen: I
     )
 
 
-def recognised_tree(questions: Sequence[str], existing: Sequence[str], named: Iterable[str] = ()) -> Tree | None:
+def recognised_tree(questions: Sequence[str], existing: Sequence[str], named: Iterable[str]) -> Tree | None:
     """Return the first survey's tree whose columns a table has for some questions; None if that of its preset does.
 
     `named` are the columns that the user named, by truemorph's names.
@@ -278,7 +278,7 @@ def recognised_tree(questions: Sequence[str], existing: Sequence[str], named: It
     return None if of_preset in fitting else next(iter(fitting.values()), None)
 
 
-def named_columns(chosen: dict[str, str], existing: Sequence[str], table_name: str = "table") -> dict[str, Any]:
+def named_columns(chosen: dict[str, str], existing: Sequence[str], table_name: str) -> dict[str, Any]:
     """Return the columns named by the user (truemorph's name → column or SQL expression) as content of a mapping."""
     content: dict[str, Any] = {"columns": {}}
     if votes := [text for name, text in chosen.items() if name in _VOTE_COLUMNS and name != "vote_count"]:
@@ -294,7 +294,7 @@ def named_columns(chosen: dict[str, str], existing: Sequence[str], table_name: s
     return content
 
 
-def narrowed(mapping: Mapping, existing: Iterable[str], own: Iterable[str] | None = None) -> Mapping:
+def narrowed(mapping: Mapping, existing: Iterable[str], own: Iterable[str]) -> Mapping:
     """Keep only the candidates that exist in a table."""
     columns = {
         name: mapping.columns[name].model_copy(

@@ -22,7 +22,7 @@ from truemorph.catalogs.paths import labels_of_answers, root_of
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 from truemorph.io import check_format
-from truemorph.questions import Asked, Tree, VoteColumns, Votes, columns_of, packaged_trees, slug
+from truemorph.questions import Asked, Tree, VoteColumns, Votes, columns_of, packaged_trees, possible_votes, slug
 from truemorph.tables import CatalogTable, kind_of, numeric_columns, read_table
 
 # Number of votes that fractions count as: about as many as Galaxy Zoo collects for each galaxy.
@@ -206,9 +206,8 @@ def _fractions(
     findings = vote_findings(np.column_stack(list(values.values())), question, f"{about}: ")
     fractions = {}
     for gate, votes in values.items():
-        votes = np.where(np.isfinite(votes) & (votes >= 0), votes, 0.0)
-        total = votes.sum(axis=1, keepdims=True)
-        fractions[gate] = ratio(votes, total)
+        votes = possible_votes(votes)
+        fractions[gate] = ratio(votes, votes.sum(axis=1, keepdims=True))
     return fractions, findings
 
 

@@ -25,7 +25,7 @@ from truemorph.questions import Asked, Tree, Votes, is_unsure, plain_answer, rea
 from truemorph.tables import CatalogTable, numeric_columns
 
 _MOST_CELLS = 10  # in a message
-_LARGEST_SUM = 1.01  # of fractions, which are rounded
+LARGEST_SUM = 1.01  # of a row's fractions; published fractions are rounded
 _MORE_VOTES = 1.5  # times the votes of the answers before a question, and so many more: impossible
 
 
@@ -46,11 +46,19 @@ def vote_column(question: str, answer: str) -> str:
 
 def described_path(name: str) -> str:
     """Return the description of a catalogue's column of a question."""
-    kinds = {kind: ADDED[kind] for kind in ("gold_probability", "gold_uncertain")}
-    kinds |= {"gold_people": "people who gave the gold label", "gold_time": "time of their last answer"}
-    kinds |= {"votes": "number of votes", "gold": "gold label", "label": "class by the majority of the votes"}
-    kind = next((kind for kind in kinds if name.startswith(f"{kind}_")), "")
-    return f"{kinds[kind]}: {name.removeprefix(f'{kind}_')}" if kind else name
+    kinds = {
+        "gold_probability": ADDED["gold_probability"],
+        "gold_uncertain": ADDED["gold_uncertain"],
+        "gold_people": "people who gave the gold label",
+        "gold_time": "time of their last answer",
+        "votes": "number of votes",
+        "gold": "gold label",  # after the longer names that begin with it
+        "label": "class by the majority of the votes",
+    }
+    for kind, description in kinds.items():
+        if name.startswith(f"{kind}_"):
+            return f"{description}: {name.removeprefix(f'{kind}_')}"
+    return name
 
 
 def votes_of_survey(
@@ -85,13 +93,10 @@ def path_columns(votes: Votes) -> dict[str, pl.Series]:
 
 def _impossible_numbers(votes: Votes) -> list[Finding]:
     """Say whether a question has more votes than the answers before it, and whether numbers are fractions."""
-    gates, findings = votes.asked.questions, list[Finding]()
-    of_answer = {
-        answer: numbers
-        for gate in gates
-        for answer, numbers in zip(gate.answers, votes.counts[gate.name].T, strict=True)
-    }
-    if 0 < votes.counts[gates[0].name].sum(axis=1).max() <= _LARGEST_SUM:
+    gates, findings, of_answer = votes.asked.questions, list[Finding](), dict[str, np.ndarray]()
+    for gate in gates:
+        of_answer |= zip(gate.answers, votes.counts[gate.name].T, strict=True)
+    if 0 < votes.counts[gates[0].name].sum(axis=1).max() <= LARGEST_SUM:
         message = f"Numbers of votes for {gates[0].name!r} sum to at most 1: they seem to be fractions."
         action = "Describe them as `fractions` in a tree of your own (`tree`), with the number of votes."
         findings.append(Finding("votes-impossible", "caution", message, action))
@@ -230,16 +235,15 @@ def kind_of(asked: Asked | None) -> Kind:
 
 def asked_in(catalogue: CatalogTable, question: str) -> Asked:
     """Return a question for which a catalogue has columns of labels and votes."""
-    source = catalogue.source
-    described, labelled = catalogue.metadata.get("tree"), label_column(question) in catalogue.frame.columns
-    if described is None and labelled:
+    source, described = catalogue.source, catalogue.metadata.get("tree")
+    if label_column(question) not in catalogue.frame.columns:
+        raise InputError(
+            f"{source}: has no labels of the question {question!r}; prepare it with this question (`question`)"
+        )
+    if described is None:
         raise InputError(
             f"{source}: has labels of the question {question!r}, but not its tree, which only the prepared file has; "
             "give this file, and add columns to the table before it is prepared"
-        )
-    if described is None or not labelled:
-        raise InputError(
-            f"{source}: has no labels of the question {question!r}; prepare it with this question (`question`)"
         )
     return Asked(read_tree(described), question)
 
@@ -275,8 +279,7 @@ def read_votes(catalogue: Any, question: str) -> Votes:
     ((196, 7), ['smooth', 'edge-on', 'bar'])
     """
     table = read_catalogue(catalogue)
-    source, tree = table.source, root_of(table).tree
-    return votes_at_gates(table.frame, Asked(tree, question), source)
+    return votes_at_gates(table.frame, Asked(root_of(table).tree, question), table.source)
 
 
 def votes_at_gates(frame: pl.DataFrame, asked: Asked, source: str) -> Votes:

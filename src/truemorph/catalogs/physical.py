@@ -117,7 +117,7 @@ def absolute_magnitude(magnitude: Any, redshift: Any, extinction: Any = 0.0, cos
     return apparent - dust - 5 * np.log10(luminosity_distance / _MPC_PER_10_PC)
 
 
-def surface_brightness(magnitude: Any, radius: Any, inside: float = 1.0) -> np.ndarray:
+def surface_brightness(magnitude: Any, radius: Any, inside: float) -> np.ndarray:
     """Compute the mean surface brightness within a radius: μ = m + 2.5 log10(π R² / f), in mag/arcsec².
 
     `magnitude` is that of all light (mag), `radius` is in arcsec, or an angle quantity, and `inside` is the part f of

@@ -15,7 +15,7 @@ from truemorph._version import __version__
 from truemorph.archives.provenance import origin
 from truemorph.arrays import float_array
 from truemorph.catalogs import physical, sampling
-from truemorph.catalogs.catalogue import as_ids, find_images, from_votes
+from truemorph.catalogs.catalogue import find_images, from_votes
 from truemorph.catalogs.columns import ADDED, FRACTIONS, NAMED, RESERVED, free_name, percent_of_light
 from truemorph.catalogs.crossmatch import Joined, join_tables, read_join
 from truemorph.catalogs.datasheet import datasheet
@@ -82,7 +82,7 @@ class Preparation(Result):
             (root or "labels", _listed(numbers["labels"])),
             (held["classes"][1] if two else "definition", held["definition"] or "not defined"),
             *((name, _listed(answers)) for name, answers in numbers["questions"].items() if name != root),
-            ("splits", ", ".join(f"{name} {n:,d}" for name, n in splits.items())),
+            ("splits", _listed(splits)),
             ("votes", f"{held['votes']} ({held['preset']})"),
             ("α", held["alpha"]),
         ]
@@ -92,21 +92,21 @@ class Preparation(Result):
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
-        frame = self.catalogue.frame
+        frame, metadata = self.catalogue.frame, self.catalogue.metadata
         labels = frame["label"].to_numpy()
         return {
             "out": None if self.out is None else str(self.out),
             "funnel": dict(self.funnel),
-            "labels": {name: int((labels == k).sum()) for k, name in enumerate(self.catalogue.metadata["classes"])},
-            "definition": self.catalogue.metadata["definition"],
+            "labels": {name: int((labels == k).sum()) for k, name in enumerate(metadata["classes"])},
+            "definition": metadata["definition"],
             "questions": {
                 name: dict(sorted(frame[label_column(name)].value_counts().rows()))
-                for name in self.catalogue.metadata.get("questions", ())
+                for name in metadata.get("questions", ())
             },
             "splits": dict(sorted(frame["split"].value_counts().rows())),
             "with_image": int(frame["image"].is_not_null().sum()),
-            "alpha": self.catalogue.metadata["alpha"],
-            "matches": self.catalogue.metadata["matches"],
+            "alpha": metadata["alpha"],
+            "matches": metadata["matches"],
             "datasheet": None if self.out is None else f"{self.out.stem}.datasheet.md",
             "findings": [finding.to_dict() for finding in self.findings],
         }
@@ -135,11 +135,12 @@ def prepare(
     `cut` makes the images of the galaxies that are kept, if they are not in a folder.
     """
     joined, kind = read_tables(table, settings)
-    name, conditions, questions = joined.name, list(settings.where), settings.questions
+    name, questions = joined.name, settings.questions
     mapped = apply_mapping(joined.table, kind, table_name=name, own=joined.own)
     tree, has_more = _tree(kind, name, questions), len(kind.classes) > 2
     check_required(mapped, has_more)
-    derived = _derived(mapped, kind.cosmology or physical.COSMOLOGY)
+    cosmology = kind.cosmology or physical.COSMOLOGY
+    derived = _derived(mapped, cosmology)
     mapped = replace(mapped, columns=mapped.columns | derived)
     alpha = _alpha(mapped, settings.psf)
     # Rules may use the table's columns (with missing values as null) and truemorph's, which take precedence.
@@ -150,7 +151,7 @@ def prepare(
         of_root = tree.columns([tree.root.name], named.columns).columns[tree.root.name]
         about_root = {"votes": f"columns that the tree names: {', '.join(of_root)}"}
         votes, of_votes = votes_of_survey(named, tree, tree.root.name, _total(mapped), name)
-    funnel, labels, selection = choose_rows(named, mapped, conditions, votes)
+    funnel, labels, selection = choose_rows(named, mapped, settings.where, votes)
     kept = funnel.kept
     ids, galaxies = funnel.ids.filter(kept), named.filter(kept)
     gold_columns, of_gold, about_gold = _gold(galaxies, kind, tree, questions, settings.gold, name)
@@ -159,9 +160,9 @@ def prepare(
     else:
         root, paths, of_images = cut(galaxies.with_columns(object_id=ids))
     split, weights, drawing = _draw(labels[kept], ids.to_list(), mapped.frame.filter(kept), paths, kind, seed)
-    answer_columns, of_questions = _answers(galaxies, tree, questions, mapped, kept, name)
+    answer_columns, of_questions = _answers(galaxies, tree, questions, mapped, kept)
     made = {
-        "object_id": as_ids(ids, name),
+        "object_id": ids,
         "image": pl.Series(paths, dtype=pl.String),
         "label": labels[kept],
         "alpha": alpha[kept],
@@ -171,10 +172,10 @@ def prepare(
         **gold_columns,
     }
     about_votes = [*of_votes, *unequal_votes(mapped, kept), *of_questions]  # they limit every use of the catalogue
-    metadata = _metadata(joined, mapped, kind, settings.psf, conditions)
+    metadata = _metadata(joined, mapped, settings)
     metadata |= {
         **about_root,
-        **({"cosmology": kind.cosmology or physical.COSMOLOGY} if {"radius_kpc", "M_r"} & derived.keys() else {}),
+        **({"cosmology": cosmology} if {"radius_kpc", "M_r"} & derived.keys() else {}),
         **({"questions": list(questions)} if questions else {}),
         "tree": tree.model_dump(mode="json", exclude_defaults=True),
         "image_root": str(root),
@@ -196,13 +197,13 @@ def prepare(
 
 
 def _answers(
-    galaxies: pl.DataFrame, tree: Tree, questions: Sequence[str], mapped: Mapped, kept: np.ndarray, name: str
+    galaxies: pl.DataFrame, tree: Tree, questions: Sequence[str], mapped: Mapped, kept: np.ndarray
 ) -> tuple[dict[str, Any], list[Finding]]:
     """Return columns of labels and votes of questions, and findings about them."""
     total = None if (every := _total(mapped)) is None else every[kept]
     answers, findings = dict[str, Any](), list[Finding]()
     for question in questions:
-        votes, about = votes_of_survey(galaxies, tree, question, total, name)
+        votes, about = votes_of_survey(galaxies, tree, question, total, mapped.table_name)
         answers |= path_columns(votes)
         findings += about
     return answers, findings
@@ -231,10 +232,9 @@ def _gold(
     return {"gold": pl.Series(read.numbers).replace(-1, None)}, about, findings
 
 
-def _metadata(
-    joined: Joined, mapped: Mapped, kind: Mapping, psf: physical.PsfUnit, conditions: list[str]
-) -> dict[str, Any]:
+def _metadata(joined: Joined, mapped: Mapped, settings: TableSettings) -> dict[str, Any]:
     """Return what a catalogue says of its table: names, definitions and settings."""
+    kind = mapped.mapping
     metadata: dict[str, Any] = {
         "kind": "catalogue",
         "format_version": FORMAT_VERSION,
@@ -247,12 +247,12 @@ def _metadata(
         "definition": kind.definition,
         "columns": mapped.sources,
         "mapping": kind.model_dump(mode="json", exclude_defaults=True, exclude={"lacking"}),
-        "label_rule": _label_rule(kind, mapped),
-        "alpha": _definition_of_alpha(mapped.columns, psf),
-        "alpha_psf": psf,
+        "label_rule": _label_rule(mapped),
+        "alpha": _definition_of_alpha(mapped.columns, settings.psf),
+        "alpha_psf": settings.psf,
         "matches": joined.matches,
     }
-    metadata |= {"where": conditions} if conditions else {}
+    metadata |= {"where": list(settings.where)} if settings.where else {}
     return metadata | ({"simulated": True} if joined.table.metadata.get("simulated") else {})
 
 
@@ -261,12 +261,13 @@ def _total(mapped: Mapped) -> np.ndarray | None:
     return mapped.numbers("vote_count") if "vote_count" in mapped.columns else None
 
 
-def _label_rule(kind: Mapping, mapped: Mapped) -> str:
-    if len(kind.classes) > 2:
+def _label_rule(mapped: Mapped) -> str:
+    classes = mapped.mapping.classes
+    if len(classes) > 2:
         return "the answer with most votes; of tied ones, that which most galaxies have"
     if "label" not in mapped.columns:
         return LABEL_RULE
-    return f"{mapped.sources['label']}: 0 {kind.classes[0]}, 1 {kind.classes[1]}"
+    return f"{mapped.sources['label']}: 0 {classes[0]}, 1 {classes[1]}"
 
 
 def _tree(kind: Mapping, table_name: str, questions: Sequence[str]) -> Tree:
@@ -308,10 +309,9 @@ class TableSettings:
     @property
     def content(self) -> dict[str, Any]:
         """What is not a column, as content of a mapping."""
-        rules = dict.fromkeys(self.keep)
         names = ("sample", "split", "cosmology", "classes", "definition", "about", "tree")
         options = {name: getattr(self, name) for name in names}
-        options["cuts"] = [{"name": " ".join(rule.split()), "keep": rule} for rule in rules]
+        options["cuts"] = [{"name": " ".join(rule.split()), "keep": rule} for rule in dict.fromkeys(self.keep)]
         options["votes"] = f"columns that the tree names: {', '.join(self.votes.values())}" if self.votes else None
         return {name: option for name, option in options.items() if option is not None}
 
@@ -496,8 +496,8 @@ def _catalogue(mapped: Mapped, kept: np.ndarray, made: dict[str, Any], metadata:
         {renamed.get(name, name): text for name, text in texts.items() if name in carried.columns}
         for texts in (mapped.table.units, mapped.table.descriptions)
     )
-    named = {name: ADDED.get(name) or NAMED[name].description for name in own if name in ADDED or name in NAMED}
-    descriptions |= {name: described_path(name) for name in own} | named
+    described = {name: column.description for name, column in NAMED.items()} | ADDED
+    descriptions |= {name: described.get(name) or described_path(name) for name in own}
     descriptions |= {name: column.description for name, column in mapped.columns.items()}
     units |= {name: NAMED[name].unit for name in mapped.columns if NAMED[name].unit}
     frame = pl.concat([pl.DataFrame(own), carried.rename(renamed)], how="horizontal")

@@ -39,9 +39,8 @@ class GoldLabels:
 
     @property
     def unsure(self) -> np.ndarray:
-        """Whether people could not tell the answer, bool of shape (N,)."""
-        if self.names is None:
-            return np.zeros(self.numbers.size, dtype=bool)
+        """Whether people could not tell the answer to a question, bool of shape (N,)."""
+        assert self.names is not None
         return (self.names == CANNOT_TELL).fill_null(False).to_numpy()
 
 
@@ -57,7 +56,7 @@ def is_of_question(rule: str, frame: pl.DataFrame) -> bool:
     """Whether a rule for gold labels is one for a question: rules with names, or a column of names."""
     text = rule.strip()
     if text in frame.columns:
-        return frame[text].dtype in (pl.String, pl.Categorical, pl.Enum)
+        return frame[text].dtype == pl.String
     return _RULE.fullmatch(text.split(";")[0]) is not None
 
 
@@ -72,23 +71,18 @@ def gold_of_question(frame: pl.DataFrame, asked: Asked, rule: str, source: str) 
     about = f"{source}: gold labels of {question!r}"
     ends = {path.name: path.answer or NOT_APPLICABLE for path in asked.paths}
     answers = tree.gold_answers(question)
-    unsure = {answer: CANNOT_TELL for answer in tree.question(question).answers if is_unsure(answer)}
-    outside = {answer: NOT_APPLICABLE for answer in tree.question(question).answers if answer in tree.outside}
-    valid = {
-        **ends,
-        **{answer: answer for answer in (*answers, NOT_APPLICABLE, CANNOT_TELL, APPLIES)},
-        **unsure,
-        **outside,
-    }
+    valid = ends | {answer: answer for answer in (*answers, NOT_APPLICABLE, CANNOT_TELL, APPLIES)}
+    valid |= {answer: CANNOT_TELL for answer in asked.asked.answers if is_unsure(answer)}
+    valid |= {answer: NOT_APPLICABLE for answer in asked.asked.answers if answer in tree.outside}
     name = rule.strip()
     if name in frame.columns:
         series = frame[name]
-        if series.dtype not in (pl.String, pl.Categorical, pl.Enum):
+        if series.dtype != pl.String:
             raise InputError(
                 f"{about}: column {name} holds {series.dtype}, not names of classes; give a rule for each, such as "
                 f'"{NOT_APPLICABLE}: t_type < -3; {answers[-1]}: {name} > 0"'
             )
-        texts = series.cast(pl.String).str.strip_chars()
+        texts = series.str.strip_chars()
         texts = texts.set(texts == "", None)
         if unknown := sorted({*texts.drop_nulls()} - {*valid}):
             near = nearest(unknown[0], [*valid], what="classes")
@@ -96,6 +90,7 @@ def gold_of_question(frame: pl.DataFrame, asked: Asked, rule: str, source: str) 
         names = texts.replace_strict(valid | {end: end for end in ends}, default=None)
         return _of_names(names, asked, name, [name], from_votes(name))
     meets, findings, columns = dict[str, pl.Series](), from_votes(rule), list[str]()
+    made = {*FRACTIONS, *VOTES, "label", *(label_column(question.name) for question in tree.questions)}
     for part in filter(str.strip, _SEPARATED.split(name)):
         match = _RULE.fullmatch(part)
         if match is None:
@@ -107,7 +102,6 @@ def gold_of_question(frame: pl.DataFrame, asked: Asked, rule: str, source: str) 
             raise InputError(f"{about}: {match[1]!r} has two rules; join them with OR")
         if match[1] not in valid:
             raise InputError(f"{about}: {match[1]!r} is no class; {nearest(match[1], [*valid], what='classes')}")
-        made = {*FRACTIONS, *VOTES, "label", *(label_column(question.name) for question in tree.questions)}
         columns += read_expression(match[2], about).columns
         if used := [column for column in columns if column in made or column.startswith("votes_")]:
             raise InputError(
@@ -118,7 +112,7 @@ def gold_of_question(frame: pl.DataFrame, asked: Asked, rule: str, source: str) 
         findings += more
     if not meets:
         raise InputError(f'{about}: {rule!r} has no rule; give some, such as "{answers[-1]}: COLUMN > 0"')
-    classes = _by_rules(meets, valid, answers, len(tree.gates(question)) > 1, about)
+    classes = _by_rules(meets, valid, answers, len(asked.questions) > 1, about)
     paths = classes
     for path in [name for name in meets if name in ends]:
         paths = paths.set((meets[path] & (classes == ends[path])).fill_null(False), path)

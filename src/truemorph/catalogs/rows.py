@@ -15,6 +15,7 @@ import polars as pl
 from truemorph.catalogs.catalogue import as_ids, condition, object_ids, rows_where
 from truemorph.catalogs.columns import FRACTIONS, which_rows
 from truemorph.catalogs.mapped import Mapped
+from truemorph.catalogs.paths import LARGEST_SUM, answers_inside
 from truemorph.catalogs.physical import ALPHA_IS_SIZE, partial_radius, resolution
 from truemorph.errors import InputError
 from truemorph.findings import Finding
@@ -24,7 +25,6 @@ LABEL_RULE = (
     "the larger of smooth_fraction and disk_fraction (0.5 where disk_fraction is missing); ties, and galaxies whose "
     "largest fraction is artefact_fraction, are excluded"
 )
-_LARGEST_SUM = 1.01  # maximum sum of a row's fractions; published fractions are rounded
 # Range of the median α of surveys in which galaxies can be classified by eye.
 _USUAL_ALPHA = (2.0, 100.0)
 # Numbers of votes are very unequal if their 90th percentile is this many times the 10th.
@@ -65,17 +65,16 @@ class Funnel:
 
 
 def choose_rows(
-    named: pl.DataFrame, mapped: Mapped, where: Sequence[str], votes: Votes | None = None
+    named: pl.DataFrame, mapped: Mapped, where: Sequence[str], votes: Votes | None
 ) -> tuple[Funnel, np.ndarray, list[Finding]]:
     """Select rows by the user's conditions, the mapping's cuts, and a valid label and resolution.
 
     `named` has the table's columns and truemorph's, with alpha. Labels, shape (N,), are -1 for dropped rows; of more
     than two classes, they follow from `votes` for the first question of a tree.
     """
-    findings, table_name = list[Finding](), mapped.table_name
+    table_name = mapped.table_name
     funnel = Funnel(as_ids(mapped.columns["object_id"].values.alias(mapped.sources["object_id"]), table_name))
-    selected, more = rows_where(named, where, table_name)
-    findings += more
+    selected, findings = rows_where(named, where, table_name)
     funnel.drop("not selected (where)", ~selected)
     for cut in mapped.mapping.cuts:
         keep, more = condition(cut.keep, named, f"{table_name}: cut {cut.name!r}")
@@ -119,7 +118,7 @@ def _labels_of_answers(funnel: Funnel, votes: Votes) -> tuple[np.ndarray, list[F
         action = "If people were asked only after another answer, describe the questions before it too (`tree`)."
         findings.append(Finding("galaxies-not-asked", "caution", lacking, action))
     funnel.drop(f"no votes for {asked.question}", unasked)
-    inside = [answer for answer in asked.asked.answers if answer not in asked.tree.outside]
+    inside = answers_inside(asked.tree)
     of_paths = np.array([inside.index(path.answer) if path.answer in inside else -1 for path in asked.paths])
     labels = np.full(unasked.size, -1)
     kept = np.flatnonzero(funnel.kept)
@@ -129,23 +128,23 @@ def _labels_of_answers(funnel: Funnel, votes: Votes) -> tuple[np.ndarray, list[F
 
 
 def _labels_from_votes(funnel: Funnel, mapped: Mapped) -> tuple[np.ndarray, list[Finding]]:
-    fractions = {name: mapped.numbers(name) for name in FRACTIONS}
+    fractions = np.stack([mapped.numbers(name) for name in FRACTIONS])
     selected, findings = funnel.kept, []
-    for name, values in fractions.items():
+    for name, values in zip(FRACTIONS, fractions, strict=True):
         bad = selected & ((values < -1e-6) | (values > 1 + 1e-6))
         if bad.any():
             raise InputError(
                 f"{mapped.table_name}: column {mapped.sources[name]} should hold vote fractions from 0 to 1; wrong in "
                 f"{which_rows(bad, values)}; are they counts or percentages?"
             )
-    sums = np.nansum(list(fractions.values()), axis=0)
-    many = selected & (sums > _LARGEST_SUM)
+    sums = np.nansum(fractions, axis=0)
+    many = selected & (sums > LARGEST_SUM)
     if many.any():
         above = f"{mapped.table_name}: vote fractions sum to more than 1 in {which_rows(many, sums.round(3))}."
         findings.append(Finding("fractions-above-one", "caution", above, "Check that they belong to one question."))
     first, second = mapped.mapping.classes[:2]
-    labels, reasons = labels_from_votes(*(fractions[name] for name in FRACTIONS), classes=(first, second))
-    unasked = selected & (np.nan_to_num(np.stack(list(fractions.values()))) == 0).all(axis=0)
+    labels, reasons = labels_from_votes(*fractions, classes=(first, second))
+    unasked = selected & (np.nan_to_num(fractions) == 0).all(axis=0)
     if n_unasked := np.count_nonzero(unasked):
         lacking = (
             f"{n_unasked:,d} of {selected.sum():,d} galaxies have no votes for {first} or {second} and were dropped."
@@ -154,7 +153,7 @@ def _labels_from_votes(funnel: Funnel, mapped: Mapped) -> tuple[np.ndarray, list
         findings.append(Finding("galaxies-not-asked", "caution", lacking, action))
     for reason in np.unique(reasons[reasons != ""]):
         funnel.drop(str(reason), reasons == reason)
-    if unknown := int((np.isnan(fractions[FRACTIONS[1]]) & funnel.kept).sum()):
+    if unknown := int((np.isnan(fractions[1]) & funnel.kept).sum()):
         lacking = (
             f"{unknown:,d} galaxies lack the fraction of votes for {second}: they are labelled {first} if that "
             "fraction is above 0.5, and stars or artifacts among them cannot be recognised."

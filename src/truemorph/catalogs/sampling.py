@@ -119,7 +119,7 @@ def split_galaxies(
     return split, finding
 
 
-def assign_folds(object_ids: Sequence[object], folds: int, seed: int = 0) -> np.ndarray:
+def assign_folds(object_ids: Sequence[object], folds: int, seed: int) -> np.ndarray:
     """Assign galaxies to folds of equal size (± 1) by id; values 0 to folds - 1, shape (N,)."""
     order = np.argsort(id_ranks(object_ids, seed, "folds"), kind="stable")
     fold = np.empty(len(object_ids), dtype=np.int64)

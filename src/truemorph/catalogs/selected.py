@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -73,7 +73,7 @@ class SampleOptions:
         columns = [by] if by in frame.columns else [name.strip() for name in by.split(",") if by]
         return [] if columns == ["alpha"] else columns
 
-    def check(self, catalogue: CatalogTable, asked: Asked | None, source: str) -> None:
+    def check(self, catalogue: CatalogTable, asked: Asked | None) -> None:
         """Raise an InputError if labels without gold labels cannot give this estimate."""
         if self.gold is not None:
             return
@@ -81,8 +81,8 @@ class SampleOptions:
             raise InputError(_why_no_number(catalogue, asked))
         if votes := [name for name in self.intrinsic if name in {*FRACTIONS, *VOTES} or names_votes(name)]:
             raise InputError(
-                f"{source}: {votes[0]} has votes, and the labels follow from votes; without gold labels intrinsic "
-                "columns must be properties of galaxies, so leave it out, or give gold labels (`gold`)"
+                f"{catalogue.source}: {votes[0]} has votes, and the labels follow from votes; without gold labels "
+                "intrinsic columns must be properties of galaxies, so leave it out, or give gold labels (`gold`)"
             )
 
 
@@ -94,10 +94,10 @@ def rows_of(catalogue: CatalogTable, options: SampleOptions | None = None) -> tu
     options, source = options or SampleOptions(), catalogue.source
     asked, gold = asked_of(catalogue, options.question), options.gold
     of = None if asked is None else asked.question
-    options.check(catalogue, asked, source)
+    options.check(catalogue, asked)
     binned = options.binned(catalogue.frame)
     named = [*options.intrinsic, *binned, *options.observables]
-    frame, findings = filtered(catalogue.frame, list(options.where), named, source)
+    frame, findings = filtered(catalogue.frame, options.where, named, source)
     groups = groups_of(frame, options.by, source)
     read = None if gold is None else gold_labels(catalogue, frame, asked, gold)
     arrays = _arrays(frame, options, of, source)
@@ -338,7 +338,7 @@ def seen_in_images(frame: pl.DataFrame, without: Sequence[str], source: str) -> 
 
 
 def filtered(
-    frame: pl.DataFrame, conditions: list[str], named: list[str], source: str
+    frame: pl.DataFrame, conditions: Sequence[str], named: Sequence[str], source: str
 ) -> tuple[pl.DataFrame, list[Finding]]:
     """Keep the rows of the sample that meet all conditions and have values in all named columns."""
     chosen, findings = rows_where(frame, conditions, source)
@@ -371,7 +371,7 @@ def lacking_values(known: np.ndarray, names: Sequence[str]) -> list[Finding]:
     return [Finding("rows-left-out", "note", left)]
 
 
-def images_of_gold(metadata: Mapping[str, Any], gold: str, question: str | None = None) -> list[Finding]:
+def images_of_gold(metadata: Mapping[str, Any], gold: str, question: str | None) -> list[Finding]:
     """Warn of gold labels from the images of the observed labels, or say that their images are not recorded.
 
     `gold` is a rule, or "gold" for the catalogue's own, which `truemorph gold import` records.
@@ -393,7 +393,7 @@ def images_of_gold(metadata: Mapping[str, Any], gold: str, question: str | None 
     return [Finding("gold-images-unknown", "note", message, action)]
 
 
-def from_same_images(metadata: Mapping[str, Any], question: str | None = None) -> list[Finding]:
+def from_same_images(metadata: Mapping[str, Any], question: str | None) -> list[Finding]:
     """Warn of gold labels that people made from the images of the observed labels, if the catalogue's are such."""
     of_question = metadata.get("gold_same_images", {}).get(question)
     if not (count := metadata.get("gold_from_same_images") if question is None else of_question):
@@ -413,7 +413,7 @@ def planned(frame: pl.DataFrame, gold: str | None, name: str) -> np.ndarray | No
     """Return a column that `truemorph gold import` wrote beside `gold`, if these gold labels are used."""
     if gold != "gold" or name not in frame.columns:
         return None
-    return np.nan_to_num(numeric_columns(frame, [name], "the catalogue")[:, 0], nan=0.0)
+    return np.nan_to_num(numeric_columns(frame, [name], "the catalogue")[:, 0])
 
 
 def sample_weights(frame: pl.DataFrame, weights: str, source: str) -> np.ndarray | None:
@@ -507,9 +507,9 @@ def groups_of(frame: pl.DataFrame, by: str | None, source: str) -> Groups | None
     return groups
 
 
-def rows_hash(catalogue: CatalogTable, where: Iterable[str] = ()) -> str:
+def rows_hash(catalogue: CatalogTable, where: Sequence[str]) -> str:
     """Return a checksum of ids, labels and α of the rows of a catalogue on which an estimate rests."""
     with suppress(InputError):
-        frame, _ = filtered(catalogue.frame, list(where), [], "")
+        frame, _ = filtered(catalogue.frame, where, [], "")
         return checksum(frame)
     return ""  # no such rows

@@ -48,10 +48,8 @@ class Leaderboard(Result):
         keys = dict(zip(dict.fromkeys(world for world, _ in means), "ABCDEFGHIJ", strict=False))
         titles = self.content["titles"]
         rows = [[title, *(means.get((world, name), "–") for world in keys)] for name, title in titles.items()]
-        lines = [
-            *text_facts([("worlds", "; ".join(f"{key} {world}" for world, key in keys.items()))]),
-            *text_table(["balanced accuracy vs truth", *keys.values()], rows),
-        ]
+        lines = text_facts([("worlds", "; ".join(f"{key} {world}" for world, key in keys.items()))])
+        lines += text_table(["balanced accuracy vs truth", *keys.values()], rows)
         return "\n".join([*lines, f"Next: open {self.out / 'leaderboard.html'}"])
 
     def to_dict(self) -> dict[str, Any]:

@@ -215,7 +215,8 @@ def measure_bias(
     table, others, more = _with_labels(table, asked, listed(labels))
     frame, noted = filtered(table.frame, list(where), named, source)
     fixed, values = np.split(numeric_columns(frame, named, source), [len(intrinsic)], axis=1)
-    noted, defined = [*table.findings, *more, *noted], table.metadata.get("alpha")
+    noted = [*table.findings, *more, *noted]
+    defined = table.metadata.get("alpha")
     alpha = frame["alpha"].to_numpy()
     if asked is None:
         classes = classes_of(table)
@@ -281,17 +282,15 @@ def _with_labels(
     table: CatalogTable, asked: Asked | None, tables: Sequence[Any]
 ) -> tuple[CatalogTable, list[OtherLabels | Predictions], list[Finding]]:
     """Add a model's labels, and other groups' answers, to a catalogue; galaxies without them are left out."""
-    read, findings = [read_table(source) for source in tables], list[Finding]()
+    read = [read_table(source) for source in tables]
+    findings = list[Finding]()
     by_model = [answers for answers in read if is_of_model(answers)] if asked is None else []
     if len(by_model) > 1:
         raise InputError("`labels` takes one table of a model's labels; measure others apart")
     for labels_of_model in by_model:
         frame, findings = join_labels(table, labels_of_model)
         table = replace(table, frame=frame)
-    rest = [answers for answers in read if answers not in by_model]
-    if not rest:
-        return table, [], findings
-    table, others = with_other_labels(table, asked, rest)
+    table, others = with_other_labels(table, asked, [answers for answers in read if answers not in by_model])
     return table, others, findings
 
 

@@ -139,7 +139,8 @@ def run_demo(
     tell("demo: simulate")
     votes, population = write_simulated(out, galaxies, seed, PRESETS["quick"].image_size, question)
     tell("demo: prepare, estimate fractions and T(α)")
-    catalogue, suffix = out / _CATALOGUE, "" if question is None else f"_{slug(question)}"
+    catalogue = out / _CATALOGUE
+    suffix = "" if question is None else f"_{slug(question)}"
     questions = () if question is None else (question,)
     options: dict[str, Any] = {"compare": False}
     if questions:

@@ -51,8 +51,6 @@ def explain_classifier(
         Explain test galaxies, or all, each with the members that were not trained on its label.
     galaxies : int
         Largest number of galaxies to explain, drawn at random; 0 for all.
-    align : bool
-        Also average maps after rotating galaxies to the same position angle, which is measured on the images.
     radius_column : str, optional
         Column of radii in arcsec, for profiles in units of the radius; needs `field`.
     field : str, optional
@@ -103,6 +101,13 @@ def explain_classifier(
         explanations = {
             name: checked(explanation, named[name], source, draws, seed) for name, explanation in explanations.items()
         }
-    about = {"catalogue": name, "rows": rows, "galaxies": frame.height}
-    about |= {"radius_column": radius_column, "field": field, "bootstrap": bootstrap, "seed": seed}
+    about = {
+        "catalogue": name,
+        "rows": rows,
+        "galaxies": frame.height,
+        "radius_column": radius_column,
+        "field": field,
+        "bootstrap": bootstrap,
+        "seed": seed,
+    }
     return write_explanations(explanations, compare(explanations, bootstrap, seed), out, about)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from truemorph.archives.fetch import ARCHIVES, Archive, fetch, options_of
 from truemorph.archives.provenance import PROVENANCE, Fetched
 from truemorph.arguments import Names, Table, validated
+from truemorph.config import without_none
 from truemorph.errors import InputError
 from truemorph.findings import unique
 from truemorph.results import PlainResult, text_facts, text_table
@@ -84,7 +84,7 @@ def fetch_archive(
     """
     if not archives:
         raise InputError(f"name what to fetch: {', '.join(ARCHIVES)}")
-    arguments: dict[str, Any] = {
+    arguments = {
         "images": False if no_images else None,
         "ids": ids,
         "id": id,
@@ -93,7 +93,7 @@ def fetch_archive(
         "fov": fov,
         "pixels": pixels,
     }
-    options = {name: value for name, value in arguments.items() if value is not None}
+    options = without_none(arguments)
     for name in options:
         if not any(name in options_of(archive) for archive in archives):
             of = next(archive for archive in ARCHIVES if name in options_of(archive))

@@ -209,7 +209,8 @@ def collect_gold(
     if session.better:
         tell(f"{len(session.images):,} galaxies, {len(session.better):,} of them with a better image")
     serve(session, port)
-    answers, choices = read_answers(plan), choices_of_plan(plan)
+    answers = read_answers(plan)
+    choices = choices_of_plan(plan)
     first = pl.col("occasion") == FIRST
     annotators = (
         answers.group_by("annotator")
@@ -227,9 +228,14 @@ def collect_gold(
         header = ["annotator", *choices, "repeats and twins", "seconds each"]
         header[header.index("unclear")] = "can't tell"
         lines += ["", *text_table(header, rows)]
-    values = {"plan": str(plan), "gold_source": session.source, "galaxies": galaxies}
-    collected = {"annotators": annotators.to_dicts(), "findings": findings}
-    return PlainResult("\n".join(lines), values | collected, findings)
+    values = {
+        "plan": str(plan),
+        "gold_source": session.source,
+        "galaxies": galaxies,
+        "annotators": annotators.to_dicts(),
+        "findings": findings,
+    }
+    return PlainResult("\n".join(lines), values, findings)
 
 
 @dataclass(frozen=True, repr=False)
@@ -416,7 +422,8 @@ def import_gold(
     shown = plan_of.get("definition") if is_plan else ""
     where = str(gold_source) if is_plan or column == "class" else f"{gold_source}, column {column}"
     of_label = f"{classes[1]}: {shown or 'as labelled'} ({where})"
-    columns, about = [gold_columns_of_label(classes)], dict[str, Any]()
+    columns = [gold_columns_of_label(classes)]
+    about = dict[str, Any]()
     columns_of_label = columns[0].columns
     if target is not None:
         columns = gold_columns_of(*target, into)
@@ -425,7 +432,8 @@ def import_gold(
         about["gold_along"] = {name: rule for name, rule in into.metadata["gold_along"].items() if name != "gold"}
     if columns_of_label in (column.columns for column in columns):
         about |= {"gold_source": gold_source, "gold_definition": of_label if target else definition or of_label}
-    about |= {"gold_experts": experts} if experts else {}
+    if experts:
+        about["gold_experts"] = experts
     chosen_by = None if folder is None else read_chosen(folder)
     table, findings = with_gold(into, first, chosen_by, about, columns)
     labels = table.frame.select("object_id", *(column.columns[0] for column in columns))

@@ -15,6 +15,7 @@ from truemorph.catalogs.crossmatch import LARGEST_RADIUS, Join, read_join
 from truemorph.catalogs.mapping import PRESETS, mapping_toml, narrowed, read_mapping, recognised_tree
 from truemorph.catalogs.paths import answers_inside, count_experts, flat_tree, root_columns
 from truemorph.catalogs.prepare import Preparation, TableSettings, prepare, read_tables, write_preparation
+from truemorph.config import without_none
 from truemorph.errors import InputError, check_used
 from truemorph.findings import unique
 from truemorph.images.tiles import open_tiles, write_cutouts
@@ -192,13 +193,20 @@ def prepare_catalogue(
     """
     check_used("tiles", tiles is not None, bands=bands, size=size, zero_point=zero_point)
     check_used("match", bool(match), within=within)
-    named = {"object_id": id, "smooth": smooth, "disk": disk, "artefact": artifact, "label": label, "radius": radius}
-    named |= {"alpha": alpha}
+    named = {
+        "object_id": id,
+        "smooth": smooth,
+        "disk": disk,
+        "artefact": artifact,
+        "label": label,
+        "radius": radius,
+        "alpha": alpha,
+    }
     by_position = [read_join(table, "sky", 2.0 if within is None else within) for table in match]
     settings = TableSettings(
         preset=cast(Any, preset),
         joins=[*join, *by_position, *(read_join(table, "nearest", LARGEST_RADIUS) for table in nearest)],
-        columns={**(columns or {}), **{name: column for name, column in named.items() if column is not None}},
+        columns={**(columns or {}), **without_none(named)},
         tree=cast(Any, tree),
         psf_fwhm=psf_fwhm,
         keep=keep,

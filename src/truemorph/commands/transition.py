@@ -140,10 +140,21 @@ def estimate_transition(
     if out is not None:
         check_fit_name(out)  # before the fit, not after
     table = read_catalogue(catalogue)
-    asked, others = asked_of(table, question), listed(labels)
-    values: dict[str, Any] = {"gold": gold, "intrinsic": intrinsic, "observables": observables, "labels": others}
-    values |= {"family": family, "false_disk": false_disk, "compare": compare, "bootstrap": bootstrap}
-    values |= {"delta": delta, "alpha_error": alpha_error, "bins": bins}
+    asked = asked_of(table, question)
+    others = listed(labels)
+    values = {
+        "gold": gold,
+        "intrinsic": intrinsic,
+        "observables": observables,
+        "labels": others,
+        "family": family,
+        "false_disk": false_disk,
+        "compare": compare,
+        "bootstrap": bootstrap,
+        "delta": delta,
+        "alpha_error": alpha_error,
+        "bins": bins,
+    }
     chosen = method_for(kind_of(asked), values, method)
     galaxies, joined = with_other_labels(table, asked, [_answers(source, catalogue) for source in others])
     options = SampleOptions(question, gold, where, by, intrinsic, observables, weights, alpha_error, joined, table)

@@ -69,13 +69,13 @@ def gold_columns_of(tree: Tree, question: str, catalogue: CatalogTable) -> list[
             given = {name: answer_of_path(gate.name, path, gates) for name, path in choices.items()}
             if gate.name == question:  # in tables also without the answer that says so
                 given[NOT_APPLICABLE] = NOT_APPLICABLE
-            names = [question for question in dict.fromkeys(given.values()) if question not in NEITHER]
+            values = {answer: answer for answer in given.values() if answer not in NEITHER}
             columns = tuple(gold_column(gate.name, column) for column in _COLUMNS)
             reached = {name for name, path in choices.items() if path and path[-1][0] == gate.name}
             applies = {
                 name: APPLIES if name in reached or answer in gate.answers else answer for name, answer in given.items()
             }
-            every_gold.append(GoldColumns(columns, {name: name for name in names}, given, applies))
+            every_gold.append(GoldColumns(columns, values, given, applies))
     classes = label_classes(catalogue)
     if len(classes) == 2:
         given = {name: label_of_path(tree, path, classes) for name, path in choices.items()}
@@ -220,14 +220,13 @@ def with_gold(
     With the table of a plan, `gold_probability` is the probability of being selected, times the fraction of the plan
     that was answered, as orders are random; gold labels of earlier plans are kept. `about` is added to the metadata.
     """
-    first, *others = columns
-    table, findings = _joined(catalogue, answers, plan, first)
-    for other in others:  # of questions on the way
+    table, findings = _joined(catalogue, answers, plan, columns[0])
+    for other in columns[1:]:  # of questions on the way
         table, _ = _joined(table, answers, plan, other)
     metadata = {**catalogue.metadata, **about}
-    of_questions = [name for column in (first, *others) for name in column.columns if name not in _COLUMNS]
+    of_questions = [name for gold in columns for name in gold.columns if name not in _COLUMNS]
     of_questions = [name for name in of_questions if name in table.frame.columns]
-    described = dict(table.descriptions) | {name: described_path(name) for name in of_questions}
+    described = table.descriptions | {name: described_path(name) for name in of_questions}
     return CatalogTable(table.frame, catalogue.units, metadata, descriptions=described), findings
 
 
@@ -240,10 +239,9 @@ def _joined(
     answer = pl.col("answer")
     # Answers that leave a gate open, as "does not apply" does, are none for it.
     labels = answers.with_columns(answer.replace_strict(into.given, default=None), pl.col("time").cast(pl.String))
-    labels = labels.drop_nulls("answer")
     value = pl.col("gold").replace_strict(dict(enumerate(into.classes.values())))
     named = dict(zip(_COLUMNS, into.columns, strict=True))
-    gold = combined(labels, list(into.classes)).with_columns(value)
+    gold = combined(labels.drop_nulls("answer"), list(into.classes)).with_columns(value)
     if into.applies is not None:
         applies = answers.with_columns(answer.replace_strict(into.applies, default=None)).drop_nulls("answer")
         # 2 where it is also uncertain whether the question applies.
@@ -281,7 +279,7 @@ def _joined(
     return replace(catalogue, frame=joined), [left_out] if missing or outside else []
 
 
-def export_subjects(plan: Path, out: Path, images: Path | None = None) -> tuple[Path, int, tuple[Finding, ...]]:
+def export_subjects(plan: Path, out: Path, images: Path | None) -> tuple[Path, int, tuple[Finding, ...]]:
     """Write images and `manifest.csv` of a Zooniverse subject set, with ids in a hidden column (#).
 
     Returns the manifest, the number of galaxies, and a finding if some have no readable image.

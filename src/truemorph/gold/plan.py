@@ -148,10 +148,10 @@ class GoldPlan(Result):
         ax.plot(labels, self.comparison["random"], "s--", color=GREY, label="random choice")
         ax.plot(labels, self.comparison["planned"], "D-", color=BLUE, label="planned choice")
         ax.axhline(self.predicted.max(), color="0.7", lw=1)
-        curve = self.about["purpose"] == "transition"
-        ax.set(xscale="log", xlabel="number of gold labels")
-        largest = f"largest predicted error of the {self.quantity}"
-        ax.set(ylabel="predicted error of the bias curve" if curve else largest)
+        error = f"largest predicted error of the {self.quantity}"
+        if self.about["purpose"] == "transition":
+            error = "predicted error of the bias curve"
+        ax.set(xscale="log", xlabel="number of gold labels", ylabel=error)
         ax.set_ylim(bottom=0)
         ax.legend(frameon=False)
         return ax
@@ -160,20 +160,21 @@ class GoldPlan(Result):
 def predicted_probabilities(
     label: np.ndarray,
     alpha: np.ndarray,
-    gold: np.ndarray | None = None,
-    p: np.ndarray | None = None,
-    curve: FittedCurve | None = None,
-    observables: np.ndarray | None = None,
+    gold: np.ndarray | None,
+    p: np.ndarray | None,
+    curve: FittedCurve | None,
+    observables: np.ndarray | None,
 ) -> np.ndarray:
     """p(class 1) of each galaxy, shape (N,): a model's; or given label and α, by an estimate or a pilot's gold labels.
 
     By an estimate (from the labels, if none is given) it is the value nearest to one half that the range of its
     fraction allows: a plan should not rest on the assumption that gold labels are to test.
     """
-    if p is not None and np.isfinite(p).all():
-        return p
     if p is not None:
-        return np.where(np.isfinite(p), p, predicted_probabilities(label, alpha, None, None, curve, observables))
+        has_p = np.isfinite(p)
+        if has_p.all():
+            return p
+        return np.where(has_p, p, predicted_probabilities(label, alpha, None, None, curve, observables))
     if curve is None and (pilot := _pilot(gold)) is not None:
         bins = Bins.cut(alpha, default_bins(label.size))
         regression = GoldRegression.fit(regression_terms(label, alpha), pilot, bins)
@@ -194,9 +195,7 @@ def _pilot(gold: np.ndarray | None) -> np.ndarray | None:
     return gold if labels.size >= FEWEST and np.unique(labels).size > 1 else None
 
 
-def influence_on_curve(
-    label: np.ndarray, alpha: np.ndarray, p: np.ndarray, curve: FittedCurve | None = None
-) -> np.ndarray:
+def influence_on_curve(label: np.ndarray, alpha: np.ndarray, p: np.ndarray, curve: FittedCurve | None) -> np.ndarray:
     """Standard deviation of a galaxy's influence on the flip probability where this is one half, shape (N,).
 
     With a gold label, a galaxy of class 1 adds its score, ∂ log p(ỹ | y = 1, α) / ∂θ, to the fit of a Rayleigh curve,
@@ -348,21 +347,21 @@ class _Candidates:
     column: np.ndarray  # (N,) or (N, 2)
 
 
-def _candidates(catalogue: CatalogTable, asked: Asked | None, options: PlanOptions, source: str) -> _Candidates:
+def _candidates(catalogue: CatalogTable, asked: Asked | None, options: PlanOptions) -> _Candidates:
     """Return the galaxies that can be chosen, once what is wanted of the plan suits them."""
-    frame, names = catalogue.frame, options.names
+    frame, source, names = catalogue.frame, catalogue.source, options.names
     able = _images(frame)[1]
     before, labelled = _earlier(frame, None if asked is None else asked.question)
     columns = numeric_columns(frame, names, source)
     rows = np.flatnonzero(able & ~labelled)
-    _check_wanted(source, options.error, options.budget, columns[rows], options.by)
+    _check_wanted(source, options, columns[rows])
     column = columns[:, 0] if len(names) == 1 else columns
     return _Candidates(able, before, rows, np.flatnonzero(able & labelled), column)
 
 
 def make_plan(
     catalogue: CatalogTable,
-    options: PlanOptions | None = None,
+    options: PlanOptions,
     *,
     p: np.ndarray | None = None,
     curve: FittedCurve | None = None,
@@ -376,7 +375,7 @@ def make_plan(
     Gold labels in the catalogue (of a pilot) predict how uncertain the classes of the others are; their galaxies are
     not chosen again, and their probability of selection (`gold_probability`) is combined with the new one.
     """
-    options, frame, source = options or PlanOptions(), catalogue.frame, catalogue.source
+    frame, source = catalogue.frame, catalogue.source
     asked = asked_of(catalogue, options.question)
     _check_sources(asked, options.purpose, observables)
     if asked is None:
@@ -384,7 +383,7 @@ def make_plan(
     else:
         prediction = _of_question(catalogue, asked, p, curve, observables)
     label, alpha, predicted = prediction.label, frame["alpha"].to_numpy(), prediction.probabilities
-    galaxies = _candidates(catalogue, asked, options, source)
+    galaxies = _candidates(catalogue, asked, options)
     rows, pilot = galaxies.rows, galaxies.pilot
     cut = options.bins_of(galaxies.column, rows)
     strata = Strata.of(label[rows], cut, predicted[rows], prediction.quantities, 1 if p is None else 3)
@@ -509,18 +508,18 @@ def _check_sources(asked: Asked | None, purpose: Purpose, observables: Sequence[
         raise InputError(f"a plan for the question {asked.question!r} is for fractions; leave out `purpose`")
 
 
-def _check_wanted(source: str, error: float, budget: int | None, column: np.ndarray, by: str) -> None:
+def _check_wanted(source: str, options: PlanOptions, column: np.ndarray) -> None:
     """Check what is asked of a plan against the galaxies that can be labelled; `column` is theirs, to bin by."""
     if column.size < FEWEST:
         raise InputError(f"{source}: {column.size} galaxies can be labelled, at least {FEWEST} are needed")
-    if budget is not None and not FEWEST <= budget <= column.size:
+    if options.budget is not None and not FEWEST <= options.budget <= column.size:
         able = f"from {FEWEST} to {column.size:,}, the galaxies that can be labelled"
-        raise InputError(f"a budget is {able}; got {budget}")
-    if budget is None and not 0 < error < 0.5:
-        raise InputError(f"the error is that of a fraction, above 0 and below 0.5; got {error}")
+        raise InputError(f"a budget is {able}; got {options.budget}")
+    if options.budget is None and not 0 < options.error < 0.5:
+        raise InputError(f"the error is that of a fraction, above 0 and below 0.5; got {options.error}")
     if not np.isfinite(column).all():
         raise InputError(
-            f"{source}: {by} is missing for some galaxies that can be labelled; choose another column (`by`)"
+            f"{source}: {options.by} is missing for some galaxies that can be labelled; choose another column (`by`)"
         )
 
 

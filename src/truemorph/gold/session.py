@@ -119,8 +119,12 @@ def open_session(
     for galaxy in _unreadable(beside):
         del beside[galaxy]
     copies = _twins(folder, twins, plan.filter(pl.col("object_id").is_in(list(shown))), shown, about["seed"])
-    places = {"images": str(Path(images).resolve()), "better": None if better is None else str(Path(better).resolve())}
-    write_json(folder / SESSION, {"gold_source": used, **places})
+    content = {
+        "gold_source": used,
+        "images": str(Path(images).resolve()),
+        "better": None if better is None else str(Path(better).resolve()),
+    }
+    write_json(folder / SESSION, content)
     levels = None
     if target is not None:
         levels = levels_of(*target, {counted[0]: about["definition"]} if len(counted) == 1 else {})

@@ -24,7 +24,7 @@ from truemorph.catalogs.paths import given_labels, votes_at_gates
 from truemorph.catalogs.selected import sample_weights
 from truemorph.classifiers.classifier import Classifier, contradictions
 from truemorph.findings import Finding
-from truemorph.questions import Asked, Head, Quantity
+from truemorph.questions import Asked, Head, Quantity, slug
 from truemorph.report.measures import BiasTree, bins_of, table_one
 from truemorph.report.options import ReportOptions
 from truemorph.tables import CatalogTable, numeric_columns
@@ -77,7 +77,7 @@ class Model:
         """Whether its T says that no label was ever flipped, so that the observed labels are correct."""
         if self.transition.n_observables:
             return False
-        matrix = np.asarray(self.transition.matrix(np.array([1.0, 10.0, 100.0])))
+        matrix = self.transition.matrix(np.array([1.0, 10.0, 100.0]))
         return bool(np.allclose(matrix, np.eye(matrix.shape[-1])))
 
     @property
@@ -174,6 +174,10 @@ class Evidence:
         """What the question is called on the page."""
         return self.question or f"{self.classes[0]} or {self.classes[1]}"
 
+    def file_name(self, name: str) -> str:
+        """What a figure or table of the question is called."""
+        return name if self.question is None else f"{name}_{slug(self.question)}"
+
     @property
     def answer(self) -> str:
         """The class that is named first, such as disk."""
@@ -245,8 +249,7 @@ class Evidence:
     @property
     def principal(self) -> Model | None:
         """The model that a report speaks of first: the last that is not naive, or the last."""
-        models = self.models
-        return next((model for model in reversed(models) if not model.naive), models[-1] if models else None)
+        return next(reversed(self.judged), None)
 
     @property
     def corrector(self) -> Model | None:
@@ -263,7 +266,7 @@ class Evidence:
         """Whether the report says another class than the observed labels, shape (N,)."""
         if self.after is None:
             return np.zeros(self.everything.height, dtype=bool)
-        return np.asarray(self.after.known & (self.after.labels != self.before))
+        return self.after.known & (self.after.labels != self.before)
 
     @cached_property
     def whole(self) -> list[LabelSet]:
@@ -289,9 +292,7 @@ class Evidence:
 
     def parts(self, labels: LabelSet) -> np.ndarray:
         """Numerator and denominator of the quantity, of a label set of the galaxies that are measured, shape (M, 2)."""
-        return np.asarray(
-            labels.probabilities[self.rows] @ np.column_stack([self.quantity.numerator, self.of_question])
-        )
+        return labels.probabilities[self.rows] @ np.column_stack([self.quantity.numerator, self.of_question])
 
     def given(self, labels: LabelSet) -> np.ndarray:
         """p(answer | the question applies) by a label set, shape (M,), NaN where it can't apply."""
@@ -348,19 +349,31 @@ class Evidence:
         because that of training and calibration is not known. Null where there are none.
         """
         own, quoted = self.fractions, self.quoted
-        plane, nothing = own.edges.ndim == 3, np.full(own.counts.size, np.nan)
+        plane = own.edges.ndim == 3
+        nothing = np.full(own.counts.size, np.nan)
         low, high = (nothing if plane else own.edges[k : k - 1 or None] for k in (0, 1))
         applies = 1.0 if own.applies is None else own.applies.labelled
-        columns: dict[str, Any] = {"bin": [own.bin_name(b) for b in range(own.counts.size)], "low": low, "high": high}
-        columns |= {"mean": nothing if plane else own.middles, "galaxies": own.counts} | numbers_of_bins(quoted)
-        columns["labelled_stderr"] = proportion_error(quoted.labelled, own.counts * applies)
-        columns |= dict.fromkeys(("gold", "gold_stderr", "model"), nothing)
+        columns: dict[str, Any] = {
+            "bin": [own.bin_name(b) for b in range(own.counts.size)],
+            "low": low,
+            "high": high,
+            "mean": nothing if plane else own.middles,
+            "galaxies": own.counts,
+            **numbers_of_bins(quoted),
+            "labelled_stderr": proportion_error(quoted.labelled, own.counts * applies),
+            **dict.fromkeys(("gold", "gold_stderr", "model"), nothing),
+        }
         if self.truth is not None and (self.gold_name == TRUTH or not self.from_gold):
             columns["gold"], error = (array[:-1] for array in self.in_bins(self.truth))
             columns["gold_stderr"] = np.zeros(nothing.size) if self.truth.of(self.rows).known.all() else error
         if self.corrector is not None:
             columns["model"] = self.in_bins(self.corrector.best)[0][:-1]
         return pl.DataFrame(columns).with_columns(pl.selectors.float().fill_nan(None))
+
+    @property
+    def ends(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The rows of `correction` of the lowest and of the highest bin."""
+        return self.correction.row(0, named=True), self.correction.row(-1, named=True)
 
     @cached_property
     def votes(self) -> np.ndarray:
@@ -372,9 +385,7 @@ class Evidence:
         """What models predict through T: the observed label, or the fraction of votes for the answer, shape (M,)."""
         if self.asked is None:
             return self.given(self.observed)
-        total = self.votes.sum(axis=1)
-        own = self.votes[:, self.answers_shown].sum(axis=1)
-        return ratio(own, total)
+        return ratio(self.votes[:, self.answers_shown].sum(axis=1), self.votes.sum(axis=1))
 
     def predicted(self, model: Model) -> np.ndarray:
         """The same as a model predicts it, shape (M,) (eq. 3): testable without gold labels.
@@ -382,7 +393,8 @@ class Evidence:
         Votes of galaxies are predicted with their votes at the gates, since these decide who is asked. NaN where T is
         of labels along a tree, or says nothing.
         """
-        transition, p = model.transition, model.p[self.rows]
+        transition = model.transition
+        p = model.p[self.rows]
         at = argument(self.alpha, model.observables[self.rows])
         if self.asked is None:
             with np.errstate(divide="ignore"):
@@ -391,8 +403,8 @@ class Evidence:
             return np.full(self.rows.size, np.nan)
         names = observables_of(model.curve, transition)
         p = given_labels(p, self.frame, transition, names, self.source, gates=True)
-        means = np.exp(np.asarray(transition.log_answers(at, votes=True)[-1]))
-        return np.asarray(np.sum(p * means[:, :, self.answers_shown].sum(axis=2), axis=1))
+        means = np.exp(transition.log_answers(at, votes=True)[-1])
+        return np.sum(p * means[:, :, self.answers_shown].sum(axis=2), axis=1)
 
     @property
     def answers_shown(self) -> np.ndarray:

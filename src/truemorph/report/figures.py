@@ -18,7 +18,6 @@ from truemorph.bias.plots import plot_fractions
 from truemorph.catalogs.columns import NAMED
 from truemorph.catalogs.paths import path_labels
 from truemorph.plotting import BLACK, CYCLE, GREEN, ORANGE, RED, SKY, plain_text
-from truemorph.questions import slug
 from truemorph.report.evidence import OBSERVED, Evidence, argument, numbers_of_bins
 from truemorph.report.lights import FEWEST_OF_A_CLASS
 from truemorph.report.measures import halves_by
@@ -82,7 +81,9 @@ def new_panel(width: float = 4.6, height: float = 3.5) -> Any:
 
 def _draw_fractions(axes: Any, evidence: Evidence) -> dict[str, np.ndarray]:
     """Draw fractions by the estimate, models, other groups and gold labels; return those of models and groups."""
-    styles, table, own = styles_of(evidence), evidence.correction, evidence.fractions
+    styles = styles_of(evidence)
+    table = evidence.correction
+    own = evidence.fractions
     plot_fractions(own, axes, {})
     axes.get_legend().remove()
     if own.by in evidence.catalogue.frame.columns and not own.groups:
@@ -102,14 +103,17 @@ def legend_above(axes: Any) -> None:
 
 def fractions(evidence: Evidence) -> Illustration:
     """All fractions against α, or the column of the estimate; by models and other groups only the first one."""
-    axes, own, curve = new_panel(5.2, 3.9), evidence.fractions, evidence.estimate.curve
+    axes = new_panel(5.2, 3.9)
+    own = evidence.fractions
+    curve = evidence.estimate.curve
     drawn = _draw_fractions(axes, evidence)
     legend_above(axes)
     data = evidence.correction.with_columns(pl.Series(what, values) for what, values in drawn.items())
     for other, quoted in list(own.quoted.items())[1:]:
         columns = numbers_of_bins(quoted)
         data = data.with_columns(pl.Series(f"{other}, {what}", values) for what, values in columns.items())
-    names, galaxies = ", ".join(own.ratios), f"{own.counts.sum():,} galaxies in bins of {by_name(own.by)}"
+    names = ", ".join(own.ratios)
+    galaxies = f"{own.counts.sum():,} galaxies in bins of {by_name(own.by)}"
     where = ", where the question applies" if evidence.is_gated else ""
     how = "with gold labels" if evidence.from_gold else "from the observed labels through T(α)"
     trends = "" if curve.drift is None else ", for trends of the true fraction with α up to δ"
@@ -118,12 +122,7 @@ def fractions(evidence: Evidence) -> Illustration:
     if evidence.models:
         whose = ", ".join(repr(model.name) for model in evidence.models)
         caption += f" Of {evidence.which}: mean p of {whose}, whose error is not known."
-    return Illustration(_named("fractions", evidence), axes.figure, caption, data)
-
-
-def _named(name: str, evidence: Evidence) -> str:
-    """The name of a figure of a question."""
-    return name if evidence.question is None else f"{name}_{slug(evidence.question)}"
+    return Illustration(evidence.file_name("fractions"), axes.figure, caption, data)
 
 
 def bias_curve(evidence: Evidence) -> Illustration:
@@ -132,13 +131,17 @@ def bias_curve(evidence: Evidence) -> Illustration:
     Of two classes how often the second is labelled as the first; of paths through a tree how often the majority is
     right, and how often it reaches the question.
     """
-    asked, estimate, frame, data = evidence.asked, evidence.estimate, evidence.everything, list[pl.DataFrame]()
+    asked = evidence.asked
+    estimate = evidence.estimate
+    frame = evidence.everything
+    data = list[pl.DataFrame]()
     fit, alpha, labels = estimate.curve, frame["alpha"].to_numpy(), evidence.observed.labels
     first, second = evidence.classes[:2]
     if asked is None:
         panels = {f"{second}\nis labelled {first}": {second: (DISK, np.array([1, 0]))}}
     else:
-        labels, every = path_labels(frame, asked, evidence.source), np.arange(len(asked.classes))
+        labels = path_labels(frame, asked, evidence.source)
+        every = np.arange(len(asked.classes))
         reached = np.isin(every, asked.applies)
         panels = {"the majority\nis right": {name: (k, every == k) for k, name in enumerate(asked.classes)}}
         if evidence.is_gated:
@@ -165,7 +168,7 @@ def bias_curve(evidence: Evidence) -> Illustration:
         for (name, (k, outcome)), colour in zip(outcomes.items(), cycle(CYCLE)):
             about = {"class": name, "what": what.replace("\n", " ")}
             for (by, (transition, at, grey)), line in zip(curves.items(), cycle(("-", "--", ":", "-."))):
-                share = np.asarray(transition.matrix(at), np.float64)[:, k] @ outcome
+                share = transition.matrix(at)[:, k] @ outcome
                 axes.plot(grid, share, line, color=grey or colour, label=plain_text(f"{name}: {by}"))
                 data.append(pl.DataFrame(about | {"by": by, "alpha": grid, "share": share}))
             for (definition, gold), marker in zip(evidence.known.items(), cycle("ovs^")):
@@ -180,7 +183,7 @@ def bias_curve(evidence: Evidence) -> Illustration:
         legend_above(axes)
         figures.append(axes.figure)
     return Illustration(
-        _named("bias_curve", evidence),
+        evidence.file_name("bias_curve"),
         figures,
         f"The bias curve T(α) by true class: {fit.statement}, by the {fit.method} method."
         + (f" Points: galaxies by the {evidence.gold_name}, with binomial errors." if evidence.known else "")
@@ -213,7 +216,7 @@ def among_similar(evidence: Evidence) -> Illustration:
         panels.append(axes.figure)
         data.append(table.select(pl.lit(column).alias("column"), pl.all()))
     return Illustration(
-        _named("similar_galaxies", evidence),
+        evidence.file_name("similar_galaxies"),
         panels,
         f"{capital(evidence.quantity.name)} of {evidence.which} in fifths of {in_words(evidence.options.intrinsic)}: "
         "of the better resolved half of each fifth (filled, solid) and of the other (open, dotted). Where they agree, "
@@ -225,8 +228,9 @@ def among_similar(evidence: Evidence) -> Illustration:
 
 def calibration(evidence: Evidence) -> Illustration | None:
     """Observed frequency against probability: a panel for each thing that was compared with."""
-    styles, name = styles_of(evidence), f"p({evidence.answer})"
-    name = name if evidence.question is None else f"p({evidence.answer} | {evidence.question} applies)"
+    given = "" if evidence.question is None else f" | {evidence.question} applies"
+    styles = styles_of(evidence)
+    name = f"p({evidence.answer}{given})"
     soft = {
         labels.name: evidence.given(labels)
         for model in evidence.models
@@ -262,7 +266,7 @@ def calibration(evidence: Evidence) -> Illustration | None:
     if not data:
         return None
     return Illustration(
-        _named("calibration", evidence),
+        evidence.file_name("calibration"),
         panels,
         f"Of galaxies with {name} = 0.7, are 70 % {evidence.answer}? Calibration error (mean distance of probability "
         f"and fraction): {'; '.join(errors)}. For the comparison with the observed labels, p is passed through "

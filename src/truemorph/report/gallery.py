@@ -17,16 +17,14 @@ from PIL import Image, ImageDraw, ImageFont
 from truemorph.catalogs.catalogue import find_images, image_folder
 from truemorph.catalogs.columns import FRACTIONS
 from truemorph.catalogs.paths import vote_column
-from truemorph.classifiers.classifier import Classifier
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError
 from truemorph.images.decode import DEFAULTS, cropped_and_resized, decode, read_image_file
-from truemorph.questions import columns_of, slug
+from truemorph.questions import columns_of
 from truemorph.report.evidence import Evidence
 from truemorph.report.figures import overview, pairs_figure
 from truemorph.report.options import ReportOptions
 from truemorph.report.page import Galaxy, Gallery, Illustration, Pair, Section, Table
-from truemorph.tables import CatalogTable
 
 # Columns that a report adds to a catalogue's own, under names that no catalogue has: the probability of the most
 # probable class, p(answer) from the picture alone, and the change of the label in words, empty where there is none.
@@ -90,11 +88,6 @@ def overlaid(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
     return np.round(255 * np.clip((1 - strength) * grey + strength * colour, 0, 1)).astype(np.uint8)
 
 
-def changed_to(before: str, after: str) -> str:
-    """Return the description of a change of label, such as "smooth to disk"."""
-    return f"{before} to {after}"
-
-
 def choose(frame: pl.DataFrame, most: int) -> pl.DataFrame:
     """Galaxies with a `CHANGE`, surest first by `AFTER`; if there are more than `most`, evenly from all of them."""
     changed = frame.filter(pl.col(CHANGE) != "").sort(
@@ -121,18 +114,21 @@ class Shown:
     cropped: np.ndarray | None  # as networks see it, uint8
 
 
-def _with_pictures(
-    chosen: pl.DataFrame, catalogue: CatalogTable, options: ReportOptions, model: Classifier | None, explained: int
-) -> tuple[list[Shown], list[str]]:
-    """Galaxies with their pictures, and maps of a class that is `explained`; and better images that can't be read."""
+def _with_pictures(chosen: pl.DataFrame, evidence: Evidence) -> tuple[list[Shown], list[str]]:
+    """Galaxies with their pictures, and maps by the principal model; and better images that can't be read."""
+    options = evidence.options
+    model = evidence.principal
     imaged = "image" in chosen.columns and chosen["image"].count() > 0
-    root = image_folder(catalogue) if imaged else Path()
-    images = model if model is not None and model.uses_images else None
-    config = images.config if images is not None else DEFAULTS.model_copy(update={"image_size": 128, "crop": 1.0})
+    root = image_folder(evidence.catalogue) if imaged else Path()
+    network = model.classifier if model is not None and model.classifier.uses_images else None
+    config = DEFAULTS.model_copy(update={"image_size": 128, "crop": 1.0}) if network is None else network.config
     better = {} if options.better is None else better_pictures(options.better, chosen["object_id"])
-    shown, bad = [], []
+    shown = []
+    bad = []
     for row in chosen.iter_rows(named=True):
-        pictures, cropped, name = {}, None, row.get("image")
+        pictures = {}
+        cropped = None
+        name = row.get("image")
         if name is not None:
             with suppress(InputError):  # a bad image has no label, and does not change
                 pixels = _decoded(root / name, config)
@@ -144,15 +140,16 @@ def _with_pictures(
             except InputError as problem:
                 bad.append(str(problem))
         shown.append(Shown(row, pictures, cropped))
-    inputs = [picture.cropped for picture in shown if picture.cropped is not None]
-    if options.maps and images is not None and inputs:
+    seen = [(picture, picture.cropped) for picture in shown if picture.cropped is not None]
+    if options.maps and model is not None and network is not None and seen:
         from truemorph.explain.gradcam import GradCam, upsampled
 
-        seen = [picture for picture in shown if picture.cropped is not None]
-        folds = dict(zip(images.seen["object_id"].cast(pl.String), images.seen["fold"], strict=True))
-        cam, fold = GradCam(images), np.array([folds.get(picture.row["object_id"], -1) for picture in seen])
-        maps = upsampled(cam.maps(np.stack(inputs), explained, fold), config.image_size, cam.grid)
-        for picture, cropped, heat in zip(seen, inputs, maps, strict=True):
+        folds = dict(zip(network.seen["object_id"].cast(pl.String), network.seen["fold"], strict=True))
+        fold = np.array([folds.get(picture.row["object_id"], -1) for picture, _ in seen])
+        cam = GradCam(network)
+        inputs = np.stack([cropped for _, cropped in seen])
+        maps = upsampled(cam.maps(inputs, model.head.start + model.explained, fold), config.image_size, cam.grid)
+        for (picture, cropped), heat in zip(seen, maps, strict=True):
             picture.pictures[MAP] = overlaid(cropped, heat)
     return shown, bad
 
@@ -199,19 +196,26 @@ class Changed:
 
     def listed(self) -> pl.DataFrame:
         """All galaxies that change, surest first: labels before and after, and probabilities."""
-        evidence, chosen = self.evidence, choose(self.frame, self.frame.height)
+        evidence = self.evidence
+        chosen = choose(self.frame, self.frame.height)
         assert evidence.after is not None
         names = columns_of("posterior", evidence.after.classes)
         chances = np.array(chosen[_CHANCES].to_list()).reshape(-1, len(names))
         chosen = chosen.with_columns(pl.Series(name, chance) for name, chance in zip(names, chances.T, strict=True))
-        columns = {"object_id": "object_id", _BEFORE: "observed_label", _NOW: "most_probable", "alpha": "alpha"}
-        columns |= {name: name for name in (FRACTIONS[1], "ra", "dec")}
-        columns |= {PICTURE: columns_of("p", [evidence.answer])[0], **{name: name for name in names}}
+        columns = {
+            "object_id": "object_id",
+            _BEFORE: "observed_label",
+            _NOW: "most_probable",
+            **{name: name for name in ("alpha", FRACTIONS[1], "ra", "dec")},
+            PICTURE: columns_of("p", [evidence.answer])[0],
+            **{name: name for name in names},
+        }
         return chosen.select(pl.col(name).alias(to) for name, to in columns.items() if name in chosen.columns)
 
     def section(self) -> Section:
         """How many galaxies change from which class to which, and the surest of them."""
-        evidence, after = self.evidence, self.evidence.after
+        evidence = self.evidence
+        after = self.evidence.after
         assert after is not None
         rows = []
         for k, name in enumerate(after.classes):
@@ -223,7 +227,8 @@ class Changed:
         table = Table("Labels before and after", ["observed", *after.classes, "changed"], rows, note)
         title = f"{evidence.changed.sum():,} of {after.known.sum():,} galaxies change their label"
         title += "" if evidence.question is None else f": {evidence.question}"
-        best, n = self.best, sum(BETTER in picture.pictures for picture in self.shown)
+        best = self.best
+        n = sum(BETTER in picture.pictures for picture in self.shown)
         if not best:
             return Section(title, "" if self.imaged else "This catalogue has no images.", tables=[table])
         middle = "Middle: a better image. " if n else ""
@@ -237,11 +242,13 @@ class Changed:
     @property
     def file(self) -> str:
         """Name of the list of all that change."""
-        return "changed.ecsv" if self.evidence.question is None else f"changed_{slug(self.evidence.question)}.ecsv"
+        return f"{self.evidence.file_name('changed')}.ecsv"
 
     def drawn(self) -> list[Illustration]:
         """Figures for the folder of pairs with a better image: the paper's Figure 4, and one beside Figure 1."""
-        pairs, data, p = [], [], columns_of("p", [self.evidence.answer])[0]
+        pairs = []
+        data = []
+        p = columns_of("p", [self.evidence.answer])[0]
         for picture in self.best:
             if BETTER in picture.pictures:
                 about = {
@@ -261,14 +268,19 @@ class Changed:
 
 def changed_galaxies(evidence: Evidence, galaxies: int) -> Changed | None:
     """Find the galaxies whose label changes, with pictures of some `galaxies`; None if no label is corrected."""
-    after, model = evidence.after, evidence.principal
+    after = evidence.after
     if after is None:
         return None
     classes = np.array(after.classes)
     before, now = classes[evidence.before], classes[np.maximum(after.labels, 0)]
-    text = [changed_to(*pair) for pair in zip(before, now, strict=True)]
-    columns: dict[str, Any] = {_BEFORE: before, _NOW: now, CHANGE: np.where(evidence.changed, text, "")}
-    columns |= {AFTER: np.nan_to_num(after.probabilities).max(axis=1), _CHANCES: after.probabilities}
+    text = [f"{old} to {new}" for old, new in zip(before, now, strict=True)]
+    columns: dict[str, Any] = {
+        _BEFORE: before,
+        _NOW: now,
+        CHANGE: np.where(evidence.changed, text, ""),
+        AFTER: np.nan_to_num(after.probabilities).max(axis=1),
+        _CHANCES: after.probabilities,
+    }
     for name, chances in _said_by_models(evidence).items():
         columns[name] = pl.Series(chances).fill_nan(None)
     for truth in evidence.truths.values():
@@ -276,15 +288,14 @@ def changed_galaxies(evidence: Evidence, galaxies: int) -> Changed | None:
         gold = pl.Series(truth.labels).replace_strict(names, default=None, return_dtype=pl.String)
         columns[OURS + truth.name] = gold
     frame = evidence.everything.with_columns(*(pl.Series(name, column) for name, column in columns.items()))
-    explained = 0 if model is None else model.head.start + model.explained
-    classifier = None if model is None else model.classifier
-    shown, bad = _with_pictures(choose(frame, galaxies), evidence.catalogue, evidence.options, classifier, explained)
+    shown, bad = _with_pictures(choose(frame, galaxies), evidence)
     return Changed(evidence, frame, shown, _about_better(shown, bad, evidence.options))
 
 
 def _said_by_models(evidence: Evidence) -> dict[str, np.ndarray]:
     """p(answer | the question applies) of all galaxies by each model, (N,), and by the principal one's picture."""
-    fraction_of, said = evidence.quantity.of, {}
+    fraction_of = evidence.quantity.of
+    said = {}
     for model in evidence.models:
         if model is evidence.principal:
             said[PICTURE] = fraction_of(model.probabilities.probabilities)
@@ -299,7 +310,8 @@ def gallery_of(every: Sequence[Changed]) -> Gallery | None:
     shown = [picture for changed in every for picture in changed.imaged]
     if not shown:
         return None
-    several, most = len(every) > 1, max(1 + len(picture.pictures) for picture in shown)  # with a thumbnail
+    several = len(every) > 1
+    most = max(1 + len(picture.pictures) for picture in shown)  # with a thumbnail
     limit = int(_BUDGET / len(shown) / most)
     counted = "the answer" if several else every[0].evidence.answer
     ranges = {"posterior": "p of the most probable class", "p": f"p({counted}) of the picture", "alpha": "α"}
@@ -333,13 +345,22 @@ def _votes(row: Mapping[str, Any], evidence: Evidence) -> dict[str, str]:
 
 
 def _galaxy(galaxy: Shown, evidence: Evidence, limit: int) -> Galaxy:
-    row, gold = galaxy.row, _gold(galaxy.row, evidence)
+    row = galaxy.row
+    gold = _gold(galaxy.row, evidence)
     assert evidence.after is not None
-    keys = {"posterior": row[AFTER], "p": row.get(PICTURE), "alpha": row["alpha"], "votes": row.get(FRACTIONS[1])}
-    keys |= {"split": row.get("split"), "change": row[CHANGE], "truth": gold, "question": evidence.title}
+    keys = {
+        "posterior": row[AFTER],
+        "p": row.get(PICTURE),
+        "alpha": row["alpha"],
+        "votes": row.get(FRACTIONS[1]),
+        "split": row.get("split"),
+        "change": row[CHANGE],
+        "truth": gold,
+        "question": evidence.title,
+    }
     caption = [f"α {row['alpha']:.1f}, p {row[AFTER]:.2f}", row[CHANGE], *([f"gold: {gold}"] if gold else [])]
     details = [("α", _formatted(row["alpha"])), ("observed label", row[_BEFORE]), ("change", row[CHANGE])]
-    details += [*_votes(row, evidence).items()]
+    details += _votes(row, evidence).items()
     chances = zip(evidence.after.classes, row[_CHANCES], strict=True)
     details += [(f"p({name}) given the label", _formatted(float(p))) for name, p in chances]
     columns = (AFTER, PICTURE, CHANGE, _BEFORE, _NOW, _CHANCES)

@@ -60,15 +60,18 @@ def gather(sources: Sequence[Any], options: ReportOptions, files: Path) -> list[
     """
     estimates, runs = dict[str | None, _Shown](), list[Any]()
     for source in sources:
-        if not isinstance(source, Estimate | str | Path | Classifier):
-            raise InputError(f"{type(source).__name__}: a report takes run folders, classifiers and estimates")
-        if isinstance(source, Classifier) or (not isinstance(source, Estimate) and Path(source).suffix != ".json"):
+        if isinstance(source, Estimate):
+            shown = _Shown(source, "the given estimate")
+        elif isinstance(source, str | Path) and Path(source).suffix == ".json":
+            shown = _Shown(Estimate.read(source), Path(source).name)
+        elif isinstance(source, str | Path | Classifier):
             runs.append(source)
             continue
-        read = source if isinstance(source, Estimate) else Estimate.read(source)
-        if (question := read.about.get("question")) in estimates:
+        else:
+            raise InputError(f"{type(source).__name__}: a report takes run folders, classifiers and estimates")
+        if (question := shown.estimate.about.get("question")) in estimates:
             raise InputError("these are several estimates of one question; write a page for each")
-        estimates[question] = _Shown(read, "the given estimate" if read is source else Path(str(source)).name)
+        estimates[question] = shown
     classifiers = named_models(runs)
     path = options.catalogue or (trained_on(runs) if runs else None)
     if path is None:
@@ -79,9 +82,9 @@ def gather(sources: Sequence[Any], options: ReportOptions, files: Path) -> list[
     for name, model in classifiers.items():
         for head, curve in zip(model.heads, model.curves, strict=True):
             if head.question not in estimates and "fractions" in curve:
-                through = _Shown(Estimate.from_dict(curve), f"the estimate that {name} was trained through")
+                through = Estimate.from_dict(curve)
                 if head.question is not None or not _rests_on(through, catalogue):
-                    estimates[head.question] = through
+                    estimates[head.question] = _Shown(through, f"the estimate that {name} was trained through")
     questions = {head.question for model in classifiers.values() for head in model.heads}
     if lacking := questions - {None, *estimates}:
         raise InputError(f"give an estimate of {lacking.pop()!r}, too (truemorph transition with `question`)")
@@ -113,7 +116,6 @@ def gather(sources: Sequence[Any], options: ReportOptions, files: Path) -> list[
 def _alone(question: str | None, shown: _Shown, options: ReportOptions) -> Evidence:
     """Evidence without galaxies."""
     fractions = shown.estimate.fractions
-    observed = LabelSet(OBSERVED, "observed", np.empty((0, len(fractions.classes))), fractions.classes)
     return Evidence(
         question=question,
         classes=fractions.classes,
@@ -121,7 +123,7 @@ def _alone(question: str | None, shown: _Shown, options: ReportOptions) -> Evide
         catalogue=CatalogTable(pl.DataFrame()),
         rows=np.empty(0, dtype=int),
         which="",
-        observed=observed,
+        observed=LabelSet(OBSERVED, "observed", np.empty((0, len(fractions.classes))), fractions.classes),
         options=options,
         estimate=shown.estimate,
         origin=shown.origin,
@@ -131,7 +133,8 @@ def _alone(question: str | None, shown: _Shown, options: ReportOptions) -> Evide
 def _named_first(estimate: Estimate) -> Quantity:
     """The fraction that a report opens with: the first that its tree shows, or of the commonest answer but one."""
     assert isinstance(estimate.transition, TreeTransition)
-    asked, totals = estimate.transition.asked, {name: of.total[1] for name, of in estimate.fractions.quoted.items()}
+    asked = estimate.transition.asked
+    totals = {name: of.total[1] for name, of in estimate.fractions.quoted.items()}
     if asked.asked.shown:
         return asked.quantities[0]
     return sorted(asked.quantities[: len(asked.shown)], key=lambda quantity: -totals[quantity.name])[:2][-1]
@@ -151,7 +154,8 @@ def _begin(
     options: ReportOptions,
 ) -> Evidence:
     """Join what a catalogue, gold labels and other groups say of a question; models are added later."""
-    source, asked, estimate = catalogue.source, None, shown.estimate
+    source, estimate = catalogue.source, shown.estimate
+    asked = None
     by = [column for column in estimate.fractions.columns if column != "alpha"]
     if question is not None:
         assert isinstance(estimate.transition, TreeTransition)
@@ -176,7 +180,7 @@ def _begin(
                     f"{name}: its classes are not those of the catalogue and the estimate ({', '.join(classes)}); give "
                     "those with which it was trained"
                 )
-    truths, gold, of_gold = _gold(catalogue, frame, asked, shown.estimate, rules)
+    truths, gold, of_gold = _gold(catalogue, frame, asked, estimate, rules)
     rows, which = _measured_rows(frame, options, source, bool(classifiers))
     others, of_others = _others(catalogue, frame, asked, classes, tables)
     names = [OBSERVED, TRUTH, *classifiers, *(other.name for other in others)]
@@ -195,11 +199,11 @@ def _begin(
         truths={name: truth for name, truth in truths.items() if truth.known[rows].any()},
         asked=asked,
         known=gold,
-        estimate=shown.estimate,
+        estimate=estimate,
         origin=shown.origin,
         names=list(classifiers),
         findings=[*findings, *of_gold, *of_others],
-        of_estimate=[*_rests_on(shown, catalogue), *shown.findings],
+        of_estimate=[*_rests_on(estimate, catalogue), *shown.findings],
     )
 
 
@@ -224,10 +228,11 @@ def _finish(evidence: Evidence, classifiers: Mapping[str, Classifier], labels: M
         )
     predicted = _with_predictions(evidence, {model.name: labels[model.name] for model in models})
     evidence = replace(evidence, models=models, rows=rows, which=which, left_out=left_out, with_predictions=predicted)
-    corrector, through = evidence.corrector, evidence.asked
+    corrector = evidence.corrector
+    through = evidence.asked
     if corrector is not None and corrector.posterior is not None:
-        name, through = corrector.posterior.name, corrector.head.asked
-        after = LabelSet(name, "posterior", corrector.after, corrector.head.classes, corrector.name)
+        through = corrector.head.asked
+        after = replace(corrector.posterior, probabilities=corrector.after, classes=corrector.head.classes)
     else:
         after = _by_estimate(evidence)
     before = evidence.observed.labels
@@ -276,25 +281,25 @@ def _made_here(catalogue: CatalogTable, options: ReportOptions) -> _Shown:
     offered = [*options.gold, *(["gold"] if "gold" in catalogue.frame.columns else [])][:1]
     if catalogue.metadata.get("simulated") or (offered == ["gold"] and not catalogue.frame["gold"].count()):
         offered = []
-    findings, settings = list[Finding](), Settings(seed=options.seed)
-    where: dict[str, Any] = {"where": options.where, "intrinsic": options.intrinsic}
+    findings = list[Finding]()
+
+    def made(gold: str | None) -> Estimate:
+        chosen = SampleOptions(gold=gold, where=options.where, intrinsic=options.intrinsic)
+        sample, context = rows_of(catalogue, chosen)
+        return make_estimate(sample, Settings(seed=options.seed), context=context, fraction_bins=FIFTHS)
+
     for gold in offered:
         try:
-            sample, context = rows_of(catalogue, SampleOptions(gold=gold, **where))
-            made = make_estimate(sample, settings, context=context, fraction_bins=FIFTHS)
-            return _Shown(made, "made by this report with the gold labels")
+            return _Shown(made(gold), "made by this report with the gold labels")
         except InputError as problem:
             text = f"T(α) could not be estimated with the gold labels: {problem}."
             action = "Use more galaxies, or correct what this message names."
             findings.append(Finding("fit-failed", "caution", text, action))
-    sample, context = rows_of(catalogue, SampleOptions(**where))
-    made = make_estimate(sample, settings, context=context, fraction_bins=FIFTHS)
-    return _Shown(made, "made by this report", findings)
+    return _Shown(made(None), "made by this report", findings)
 
 
-def _rests_on(shown: _Shown, catalogue: CatalogTable) -> list[Finding]:
+def _rests_on(estimate: Estimate, catalogue: CatalogTable) -> list[Finding]:
     """Warn if an estimate rests on other galaxies than those of this catalogue."""
-    estimate = shown.estimate
     if estimate.about.get("rows_sha256") == rows_hash(catalogue, estimate.about.get("where", ())):
         return []
     message = (
@@ -341,13 +346,16 @@ def _model(name: str, model: Classifier, number: int, evidence: Evidence, labels
 
     The posterior follows from these probabilities, this catalogue's labels and the model's T(α).
     """
-    head, curve, frame = model.heads[number], model.curves[number], evidence.everything
+    head = model.heads[number]
+    curve = model.curves[number]
+    frame = evidence.everything
     unseen = labels.filter(pl.col("relation") != IN_SAMPLE)
     columns = columns_of("p", head.columns)
     unseen = unseen.select(pl.col("object_id").cast(pl.String), *columns)
     joined = frame.select("object_id").join(unseen, on="object_id", how="left", maintain_order="left")
     p = joined.select(pl.col(columns).cast(pl.Float64)).to_numpy()
-    transition, answers = transition_from_dict(dict(curve)), np.arange(len(evidence.classes))
+    transition = transition_from_dict(dict(curve))
+    answers = np.arange(len(evidence.classes))
     if evidence.asked is not None:
         assert head.asked is not None
         answers = np.array(evidence.asked.answers_in(head.asked))
@@ -362,7 +370,8 @@ def _model(name: str, model: Classifier, number: int, evidence: Evidence, labels
 def _measured_rows(frame: pl.DataFrame, options: ReportOptions, source: str, models: bool) -> tuple[np.ndarray, str]:
     """Rows to measure on, and what they are called: of models on test galaxies, where these are enough."""
     chosen, _ = rows_where(frame, options.where, source)
-    what, test = "galaxies", chosen & (frame["split"] == TEST).to_numpy()
+    what = "galaxies"
+    test = chosen & (frame["split"] == TEST).to_numpy()
     if models and test.sum() >= _ENOUGH_TO_TEST and not any("split" in rule for rule in options.where):
         what, chosen = "test galaxies", test
     conditions = f" ({' and '.join(options.where)})" if options.where else ""
@@ -397,21 +406,24 @@ def _gold(
     Also the classes of T by each of them, `UNKNOWN` where there is none, and findings.
     """
     question, classes = (None, classes_of(catalogue)) if asked is None else (asked.question, asked.answers)
-    column, out, gold_classes = gold_column(question), dict[str, LabelSet](), dict[str, np.ndarray]()
+    column = gold_column(question)
+    out = dict[str, LabelSet]()
+    gold_classes = dict[str, np.ndarray]()
     findings = list[Finding]()
     own = ["gold"] if column in frame.columns and frame[column].count() else []
     if not own and "gold_rule" in estimate.about:
         with suppress(InputError):  # its columns are not there
             gold_labels(catalogue, frame, asked, estimate.about["gold_rule"])
             own = [estimate.about["gold_rule"]]
-    for rule in rules or own:
+    rules = rules or own
+    for rule in rules:
         read = gold_labels(catalogue, frame, asked, rule)
         findings += [*read.findings, *(from_same_images(catalogue.metadata, question) if rule == "gold" else ())]
         if not (read.numbers >= 0).any():
             text = f"No galaxy has a gold label by {rule}, so nothing is compared with it."
             findings.append(Finding("gold-empty", "caution", text, "Check the column or rule (`gold`)."))
             continue
-        name = GOLD_LABELS if len(rules or own) == 1 else f"{GOLD_LABELS} ({read.definition})"
+        name = GOLD_LABELS if len(rules) == 1 else f"{GOLD_LABELS} ({read.definition})"
         name = TRUTH if read.rule == column and catalogue.metadata.get("simulated") else name
         p = np.where((read.numbers >= 0)[:, None], np.eye(len(classes))[read.numbers], np.nan)
         out[read.definition], gold_classes[read.definition] = LabelSet(name, "truth", p, classes), read.numbers

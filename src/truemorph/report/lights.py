@@ -38,7 +38,8 @@ def lights(every: Sequence[Evidence], more_checks: Mapping[str, Iterable[Check]]
     `more_checks` were made elsewhere, by the name of their group.
     """
     groups = {GOLD: _of_gold, ESTIMATE: _of_estimate, MODEL: _of_models, DATA: _of_sample}
-    out, seen = list[Light](), set[Finding]()
+    out = list[Light]()
+    seen = set[Finding]()
     for name, of_group in groups.items():
         checks = [check for evidence in every for check in of_group(evidence)] + [*(more_checks or {}).get(name, ())]
         if not checks:
@@ -65,7 +66,8 @@ def _of_gold(evidence: Evidence) -> Iterator[Check]:
 
 def _against_gold(evidence: Evidence, model: Model, truth: LabelSet) -> Iterator[Check]:
     """Fractions of a model, and its labels of galaxies to which the question applies by gold labels."""
-    best, right = model.best, evidence.parts(truth)
+    best = model.best
+    right = evidence.parts(truth)
     has_gold = np.isfinite(right).all(axis=1)
     ours, theirs = (evidence.parts(labels)[has_gold] for labels in (best, evidence.observed))
     applies = right[has_gold, 1] > 0
@@ -166,7 +168,8 @@ def _named(evidence: Evidence, model: Model) -> str:
 
 def _one_class(evidence: Evidence, model: Model, name: str) -> Iterator[Finding]:
     """Whether a model gives nearly all galaxies one class, or nearly all to which the question applies one answer."""
-    p, of = model.probabilities.probabilities[evidence.rows], np.array(evidence.of_question) > 0
+    p = model.probabilities.probabilities[evidence.rows]
+    of = np.array(evidence.of_question) > 0
     parts = [(p, evidence.classes, "")]
     if not of.all():
         inside = p[p[:, of].sum(axis=1) > 0.5][:, of]
@@ -198,8 +201,8 @@ def _predicted_labels(evidence: Evidence, model: Model, name: str) -> Iterator[C
     if not finite.any():
         return
     variance = None if evidence.asked is None else (seen - voted)[finite] ** 2  # of a single label, or of votes
-    by_chance = chance_calibration_error(seen[finite], variance)
-    off, (chance, scatter) = calibration_error(voted[finite], seen[finite]), by_chance
+    chance, scatter = chance_calibration_error(seen[finite], variance)
+    off = calibration_error(voted, seen)
     beyond = float(np.sqrt(off**2 - chance**2)) if off > chance + 2 * scatter else 0.0
     what = f"Observed labels as {name} predicts them through T(α)"
     numbers = f"calibration error {off:.3f} (by chance {chance:.3f} ± {scatter:.3f})"
@@ -244,14 +247,15 @@ def _drift(evidence: Evidence, model: Model, name: str) -> Iterator[Check]:
 
 def _against_estimate(evidence: Evidence, model: Model, name: str) -> Iterator[Check]:
     """The T(α) that a model was trained through against that of the estimate, by its values for the same galaxies."""
-    estimate, curves = evidence.estimate, (model.transition, evidence.estimate.transition)
+    estimate = evidence.estimate
+    curves = (model.transition, evidence.estimate.transition)
     kinds = [curve.asked if isinstance(curve, TreeTransition) else None for curve in curves]
     if kinds[0] != kinds[1]:
         return
     values = []
     for curve, about in zip(curves, (model.curve, estimate.about), strict=True):
         others = numeric_columns(evidence.frame, observables_of(about, curve), evidence.source)
-        matrix = np.asarray(curve.matrix(argument(evidence.alpha, others)))
+        matrix = curve.matrix(argument(evidence.alpha, others))
         values.append(matrix[:, DISK, SMOOTH] if kinds[0] is None else matrix)
     apart = float(np.mean(np.abs(values[0] - values[1])))
     what = f"T(α) of {name} against that of the estimate ({estimate.curve.family}, {estimate.curve.method})"

@@ -82,8 +82,7 @@ class BiasTree:
     def metric(self, labels: np.ndarray, rows: Any = slice(None), **options: Any) -> BiasResult:
         """CV18 (CV14) of the labels of some rows, with options of `cv18`; InputError if they are too few."""
         columns = None if self.intrinsic is None else self.intrinsic[rows]
-        settings: dict[str, Any] = {"bootstrap": self.bootstrap, "seed": self.seed, "reference": self.reference}
-        settings |= options
+        settings = {"bootstrap": self.bootstrap, "seed": self.seed, "reference": self.reference} | options
         return cv18(labels, self.alpha[rows], columns, self.depth, self.bins, **settings)
 
 
@@ -153,13 +152,15 @@ def table_one(
         for definition, truth in truths.items():
             own, right = parts[label_set.name], parts[truth.name]
             both = np.isfinite(own).all(axis=1) & np.isfinite(right[:, 1])
-            applies, accuracy, rms = both & (right[:, 1] > 0), None, None
+            applies = both & (right[:, 1] > 0)
+            accuracy = np.nan
+            rms = np.nan
             if label_set.kind != "truth" and applies.any():
                 accuracy = balanced_accuracy(has_answer(right[applies]), has_answer(own[applies]))
                 rms = rms_of(_off(right[both], own[both], Bins.cut(alpha[both], FIFTHS)))
             # NaN: a class, or an answer in all bins, is missing.
-            row[f"balanced_accuracy: {definition}"] = None if accuracy is None or np.isnan(accuracy) else accuracy
-            row[f"fraction_rms: {definition}"] = None if rms is None or np.isnan(rms) else rms
+            row[f"balanced_accuracy: {definition}"] = None if np.isnan(accuracy) else accuracy
+            row[f"fraction_rms: {definition}"] = None if np.isnan(rms) else rms
         rows.append(row)
     return pl.DataFrame(rows, infer_schema_length=None)
 

@@ -16,11 +16,11 @@ from truemorph.explain.catalogue import findings_of
 from truemorph.findings import Finding
 from truemorph.plotting import plain_text
 from truemorph.questions import slug
-from truemorph.report.figures import Style, new_panel
+from truemorph.report.evidence import Evidence
+from truemorph.report.figures import Style, new_panel, styles_of
 from truemorph.report.lights import Check
-from truemorph.report.options import ReportOptions
 from truemorph.report.page import Illustration, Section, Table
-from truemorph.tables import CatalogTable, numeric_columns, read_table
+from truemorph.tables import numeric_columns, read_table
 
 # Networks of random weights that check the maps of each model.
 _DRAWS = 5
@@ -43,11 +43,11 @@ def training(
     catalogues = set()
     for name, model in models.items():
         folder = model.folder
-        if folder is not None and (folder / "history.csv").is_file():
+        if folder is not None and (path := folder / "history.csv").is_file():
             run = {option.replace("-", "_"): value for option, value in options_in(folder / "run.toml").items()}
             settings[name] = run | model.config.model_dump(mode="json")
-            history = histories[name] = read_table(folder / "history.csv").frame
-            numeric_columns(history, ["epoch", "held_out_loss", *history.columns], str(folder / "history.csv"))
+            history = histories[name] = read_table(path).frame
+            numeric_columns(history, ["epoch", "held_out_loss", *history.columns], str(path))
             catalogues.add(model.trained_on["sha256"])
     if not histories:
         return [], []
@@ -96,14 +96,10 @@ def _epochs(histories: Mapping[str, pl.DataFrame], styles: Mapping[str, Style], 
 
 
 def looks(
-    models: Mapping[str, Classifier],
-    frame: pl.DataFrame,
-    catalogue: CatalogTable,
-    options: ReportOptions,
-    styles: Mapping[str, Style],
-    classes: Sequence[str],
+    evidence: Evidence, models: Mapping[str, Classifier], frame: pl.DataFrame, classes: Sequence[str]
 ) -> tuple[list[Illustration], list[Check]]:
     """Mean maps and profiles of at most `maps` galaxies that are predicted to be of these classes, and checks."""
+    options = evidence.options
     models = {name: model for name, model in models.items() if model.uses_images}
     if not options.maps or not models or "image" not in frame.columns or not frame["image"].count():
         return [], []
@@ -113,7 +109,7 @@ def looks(
     frame = frame.filter(pl.col("image").is_not_null())
     if frame.height > options.maps:
         frame = frame.sample(options.maps, seed=options.seed)
-    source = galaxies_of(frame, image_folder(catalogue))
+    source = galaxies_of(frame, image_folder(evidence.catalogue))
     explanations = {
         name: checked(explanation, models[name], source, _DRAWS, options.seed)
         for name, explanation in explain(models, source, frame.height, classes=classes).items()
@@ -127,7 +123,7 @@ def looks(
         f"{name}: layer {explanation.layer}, {explanation.cells}×{explanation.cells} cells"
         for name, explanation in explanations.items()
     )
-    colours = {name: style["color"] for name, style in styles.items()}
+    colours = {name: style["color"] for name, style in styles_of(evidence).items()}
     maps = Illustration(
         "maps",
         mean_map_figure(explanations),

@@ -37,7 +37,7 @@ _VERDICTS = {
     "good": "Good: no check found a problem.",
 }
 # Signs beside the words, so that colour is not needed.
-_SIGNS = {"good": "✓", "caution": "!", "problem": "✕", "not checked": "–", "note": "i"}
+_SIGNS = {"good": "✓", "caution": "!", "problem": "✕", "not checked": "–"}
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 # Inches: two figures up to this width stand side by side.
 _NARROW = 6.0
@@ -224,29 +224,15 @@ def findings_of(lights: Sequence[Light]) -> tuple[Finding, ...]:
     return tuple(in_order([finding for light in lights for finding in light.findings]))
 
 
-def checks_told(lights: Sequence[Light]) -> dict[str, Any]:
-    """Findings and passed checks of all lights, for JSON."""
-    return {
-        "findings": findings_of(lights),
-        "passed": [{"name": name, "measured": measured} for light in lights for name, measured in light.passed],
-    }
-
-
 def verdict(findings: Sequence[Finding], reason: str = "", action: str = "") -> dict[str, str]:
     """All findings in one: `status` ("problem", "caution" or "good") and its `text`, the main `reason`, what is `next`.
 
     `reason` and `action` are those of a good result.
     """
-    ordered = in_order(findings)
-    if not ordered or ordered[0].severity == "note":
-        return {"status": "good", "text": _VERDICTS["good"], "reason": reason, "next": action}
-    main = ordered[0]
-    return {
-        "status": main.severity,
-        "text": _VERDICTS[main.severity],
-        "reason": first_sentence(main.message),
-        "next": main.action,
-    }
+    status, worst = "good", next(iter(in_order(findings)), None)
+    if worst is not None and worst.severity != "note":
+        status, reason, action = worst.severity, first_sentence(worst.message), worst.action
+    return {"status": status, "text": _VERDICTS[status], "reason": reason, "next": action}
 
 
 def inline_svg(figure: Figure, name: str, caption: str) -> Markup:
@@ -265,7 +251,6 @@ def inline_svg(figure: Figure, name: str, caption: str) -> Markup:
 
 def write_illustrations(illustrations: Sequence[Illustration], folder: Path) -> None:
     """Write each figure as PDF and PNG, and what is drawn as ECSV."""
-    folder.mkdir(parents=True, exist_ok=True)
     for illustration in illustrations:
         for name, figure in illustration.panels.items():
             save_as_pdf_and_png(figure, folder, name)

@@ -31,7 +31,8 @@ def fraction_rows(evidence: Evidence) -> list[dict[str, Any]]:
 
     Those of models, other groups and gold labels are of the galaxies that are measured, of the fraction named first.
     """
-    rows, question = list[dict[str, Any]](), evidence.question
+    rows = list[dict[str, Any]]()
+    question = evidence.question
     for labels, fractions in zip(_ESTIMATES, (evidence.fractions, evidence.with_predictions), strict=True):
         for name, quoted in ({} if fractions is None else fractions.ratios).items():
             about = {"question": question, "fraction": name}
@@ -82,8 +83,11 @@ def range_cell(row: Mapping[str, Any] | None, end: str) -> str:
 
 def bins_table(evidence: Evidence) -> Table:
     """Fractions in the bins of the estimate, or fifths of α; the one named first also by models, others and gold."""
-    own, rows = evidence.fractions, list[list[str]]()
-    applies, applicable, several = own.applies, own.of_some, len(own.ratios) > 1
+    own = evidence.fractions
+    rows = list[list[str]]()
+    applies = own.applies
+    applicable = own.of_some
+    several = len(own.ratios) > 1
     beside = [(name, evidence.in_bins(labels)[0]) for name, labels in evidence.beside.items()]
     head = [*(["fraction"] if several else []), by_name(own.by), "galaxies"]
     head += [*([] if applicable is None else ["applies to"]), *([] if applies is None else ["gold labels"])]
@@ -106,11 +110,15 @@ def bins_table(evidence: Evidence) -> Table:
 def confusion_table(evidence: Evidence) -> Table:
     """Labels against gold labels in the lowest and the highest fifth of α."""
     assert evidence.truth is not None
-    truth, first, second = evidence.view(evidence.truth), evidence.other, evidence.answer
+    truth = evidence.view(evidence.truth)
+    first = evidence.other
+    second = evidence.answer
     sets = [evidence.view(labels) for labels in (evidence.observed, *evidence.others)]
     sets += [evidence.view(model.best) for model in evidence.models]
     fifths = Bins.cut(evidence.alpha, FIFTHS)
-    head, groups, cells = ["labels"], [("", 1)], {label_set.name: [label_set.name] for label_set in sets}
+    head = ["labels"]
+    groups = [("", 1)]
+    cells = {label_set.name: [label_set.name] for label_set in sets}
     for fifth in (0, fifths.count - 1):
         rows = fifths.index == fifth
         alpha = evidence.alpha[rows]
@@ -161,7 +169,8 @@ def asked_table(evidence: Evidence) -> Table:
     assert asked is not None
     ends = np.array([path.answer is not None for path in asked.paths])
     reached = ends[majority_paths(evidence.frame, asked, evidence.source)]
-    total, cut = votes.sum(axis=1), Bins.cut(evidence.alpha, FIFTHS)
+    total = votes.sum(axis=1)
+    cut = Bins.cut(evidence.alpha, FIFTHS)
     enough = total >= _USUAL_CUT
     majority = np.where(enough, evidence.answers_shown[votes.argmax(axis=1)], np.nan)
     columns = [cut.averages(np.asarray(values, float))[0] for values in (reached, total, enough, majority)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from truemorph.bias.curves.transitions import DISK, SMOOTH
 from truemorph.catalogs.label_sets import ONE_CLASS, fractions_by
 from truemorph.findings import Finding
 from truemorph.io import plain, write_json
-from truemorph.questions import slug
 from truemorph.report.evidence import TRUTH, Evidence
 from truemorph.report.figures import among_similar, bias_curve, by_name, calibration, capital, fractions, styles_of
 from truemorph.report.gallery import Changed, changed_galaxies, gallery_of
@@ -21,16 +20,7 @@ from truemorph.report.gather import gather
 from truemorph.report.lights import DATA, MODEL, Check, lights
 from truemorph.report.networks import ABOUT_MAPS, looks, training
 from truemorph.report.options import ReportOptions
-from truemorph.report.page import (
-    Page,
-    Section,
-    checks_told,
-    findings_of,
-    folder_beside,
-    verdict,
-    write_illustrations,
-    write_page,
-)
+from truemorph.report.page import Page, Section, findings_of, folder_beside, verdict, write_illustrations, write_page
 from truemorph.report.tables import (
     ENDS,
     asked_table,
@@ -62,7 +52,8 @@ class ReportResult(Result):
 
     def summary(self) -> str:
         """Return the table of fractions, the answer and the verdict as text."""
-        said, judged = self.content, self.content["verdict"]
+        said = self.content
+        judged = self.content["verdict"]
         rows = [[row["fraction"], row["labels"], *(range_cell(row, end) for end in ENDS)] for row in said["fractions"]]
         lines = text_table(["fraction", "labels", "lowest bin", "highest bin", "all galaxies"], rows, left=(0, 1))
         after = [said["headline"], said["answer"], f"{judged['text']} {judged['reason']}", f"Next: {judged['next']}"]
@@ -83,12 +74,7 @@ class ReportResult(Result):
 
 
 def make_report(
-    sources: Sequence[Any],
-    out: Path,
-    options: ReportOptions | None = None,
-    *,
-    title: str = "",
-    context: Sequence[Finding] = (),
+    sources: Sequence[Any], out: Path, options: ReportOptions, *, title: str = "", context: Sequence[Finding] = ()
 ) -> ReportResult:
     """Write a page about runs, estimates, or a catalogue alone.
 
@@ -97,20 +83,21 @@ def make_report(
     galaxies whose label changes go to `<name>_files` beside the page. `context` is what is known about these data
     beforehand.
     """
-    options = options or ReportOptions()
     files = folder_beside(out)
     every = gather(sources, options, files)
     models = {model.name: model for evidence in every for model in evidence.models}
     styles = {name: look for evidence in every for name, look in styles_of(evidence).items()}
     answers = [evidence.answer for evidence in every]
     trained, of_runs = training({name: model.classifier for name, model in models.items()}, styles, answers)
-    maps, of_maps = _maps(every, options)
+    maps, of_maps = _maps(every)
     judged = lights(every, {MODEL: [*of_runs, *of_maps], DATA: context})
     findings = findings_of(judged)
     changed = [group for group in (changed_galaxies(each, options.galaxies // len(every)) for each in every) if group]
     rows = [row for evidence in every for row in fraction_rows(evidence)]
-    first, names = every[0], ", ".join(models) or "labels and resolution"
-    said, examples = sentences(first), changed[0].examples if changed and changed[0].evidence is first else []
+    first = every[0]
+    names = ", ".join(models) or "labels and resolution"
+    said = sentences(first)
+    examples = changed[0].examples if changed and changed[0].evidence is first else []
     source = first.catalogue.metadata.get("source") or Path(first.source).name
     figures = [fractions(evidence) for evidence in every]
     sections = [
@@ -121,7 +108,7 @@ def make_report(
     if gallery := gallery_of(changed):
         sections.append(Section("Look at galaxies whose label changes", gallery=gallery))
     page = Page(
-        title=title or f"{source}: {names}" if first.has_galaxies else title or f"{first.quantity.name}s",
+        title=title or (f"{source}: {names}" if first.has_galaxies else f"{first.quantity.name}s"),
         headline=said["headline"],
         answer=said["answer"],
         remark=" ".join([said["remark"], *(finding.message for finding in context)]),
@@ -147,14 +134,14 @@ def make_report(
     write_page(page, out)
     of_page = {"out": str(out), "headline": page.headline, "answer": page.answer, "verdict": page.verdict}
     of_questions = {"fractions": rows, "questions": [_told(evidence) for evidence in every]}
-    content = plain({**of_page, **checks_told(judged), **of_questions})
+    passed = [{"name": name, "measured": measured} for light in judged for name, measured in light.passed]
+    content = plain({**of_page, "findings": findings, "passed": passed, **of_questions})
     write_json(files / "report.json", content)
     return ReportResult(out, content, tuple(every), findings)
 
 
 def _told(evidence: Evidence) -> dict[str, Any]:
     """What a page says of a question, for JSON."""
-    about = {"question": evidence.question, "classes": evidence.classes, "quantity": evidence.quantity.name}
     measured: dict[str, Any] = {}
     if evidence.has_galaxies:
         measured = {
@@ -165,7 +152,9 @@ def _told(evidence: Evidence) -> dict[str, Any]:
             "changed": int(evidence.changed.sum()),
         }
     return {
-        **about,
+        "question": evidence.question,
+        "classes": evidence.classes,
+        "quantity": evidence.quantity.name,
         **measured,
         "bins": evidence.correction.to_dicts(),
         "transition": evidence.estimate.to_dict(),
@@ -175,9 +164,9 @@ def _told(evidence: Evidence) -> dict[str, Any]:
 
 def sentences(evidence: Evidence) -> dict[str, str]:
     """What the first screen says: `headline`, `answer`, `remark`; and `reason` and `next` of a good verdict."""
-    first, last = (evidence.correction.row(k, named=True) for k in (0, -1))
-    answer, model = list[str](), evidence.principal
-    headline, places = _headline(evidence, first, last), _places(evidence, first, last)
+    answer = list[str]()
+    model = evidence.principal
+    headline = _headline(evidence)
     if model is not None:
         share = evidence.view(model.labels).p
         p = float(np.nanmean(share)) if np.isfinite(share).any() else 0.5  # it says that the question applies to none
@@ -185,15 +174,15 @@ def sentences(evidence: Evidence) -> dict[str, str]:
             answer.append(headline)
             calls = f"calls {percent(max(p, 1 - p))} of the galaxies {(evidence.other, evidence.answer)[round(p)]}"
             headline = f"{model.name} {calls}: its labels carry little information."
+    first, last = evidence.ends
     if first["corrected"] is not None:
         ends = []
-        for row, place in zip((first, last), places, strict=True):
+        for row, place in zip(evidence.ends, _places(evidence), strict=True):
             value, spans = percent(row["corrected"]), f"{100 * row['lowest']:.0f} to {percent(row['highest'])}"
             ends.append(f"{value} (range {spans}){place}" if evidence.from_gold else f"{spans} ({value}){place}")
-        text = f"Corrected with gold labels, the {evidence.quantity.name} is {' and '.join(ends)}"
-        if not evidence.from_gold:
-            text = f"Corrected from labels alone, the {evidence.quantity.name} is {' and '.join(ends)}"
-            text += "; in brackets by the estimate's assumption"
+        how = "with gold labels" if evidence.from_gold else "from labels alone"
+        text = f"Corrected {how}, the {evidence.quantity.name} is {' and '.join(ends)}"
+        text += "" if evidence.from_gold else "; in brackets by the estimate's assumption"
         if None not in (first["model"], last["model"]):
             by_model = " and ".join(percent(row["model"]) for row in (first, last))
             text += f"; the mean of the model's probabilities is {by_model}"
@@ -206,16 +195,17 @@ def sentences(evidence: Evidence) -> dict[str, str]:
     return {"headline": headline, "answer": " ".join(answer), "remark": _remark(evidence)} | _when_good(evidence)
 
 
-def _places(evidence: Evidence, first: Mapping[str, Any], last: Mapping[str, Any]) -> list[str]:
+def _places(evidence: Evidence) -> list[str]:
     """Where the lowest and the highest bin are, unless that is α."""
     if evidence.fractions.by == "alpha":
         return ["", ""]
-    return [f" at {by_name(evidence.fractions.by)} {row['bin']}" for row in (first, last)]
+    return [f" at {by_name(evidence.fractions.by)} {row['bin']}" for row in evidence.ends]
 
 
 def _of_all(evidence: Evidence) -> Iterator[str]:
     """The fraction of all galaxies of the estimate, and to how many the question applies."""
-    total, own = evidence.total, evidence.fractions
+    total = evidence.total
+    own = evidence.fractions
     value, spans = f"{total[0]:.3f}", f"{total[1]:.3f} to {total[2]:.3f}"
     text = f"{value} (range {spans})" if evidence.from_gold else f"{spans} ({value})"
     yield f"Of all galaxies of the estimate, it is {text}."
@@ -243,7 +233,8 @@ def _of_changes(evidence: Evidence) -> Iterator[str]:
 
 def _remark(evidence: Evidence) -> str:
     """Definitions, and what the bins are of."""
-    own, said = evidence.catalogue.metadata, list[str]()
+    own = evidence.catalogue.metadata
+    said = list[str]()
     about = evidence.estimate.about
     if evidence.question is not None:
         answers = [name for name, part in zip(evidence.classes, evidence.of_question, strict=True) if part]
@@ -255,8 +246,8 @@ def _remark(evidence: Evidence) -> str:
         said.append(f"α: {about['alpha'] or 'definition not known'}.")
     elif own.get("definition"):
         said.append(f"Definition of {evidence.answer}: {own['definition'].rstrip('.')}.")
-    first, last = (evidence.correction.row(k, named=True) for k in (0, -1))
     if evidence.fractions.by == "alpha":
+        first, last = evidence.ends
         said.append(
             f"Poorly and well resolved: the lowest and the highest bin of α ({first['low']:.1f} to {first['high']:.1f} "
             f"and {last['low']:.1f} to {last['high']:.1f})."
@@ -266,14 +257,16 @@ def _remark(evidence: Evidence) -> str:
     return " ".join([*said, f"Estimate: {evidence.origin}."])
 
 
-def _headline(evidence: Evidence, low: Mapping[str, Any], high: Mapping[str, Any]) -> str:
+def _headline(evidence: Evidence) -> str:
     """How the observed labels change with resolution, from the rows of the lowest and the highest bin of α."""
-    counted, name = evidence.answer, evidence.quantity.name
+    counted = evidence.answer
+    name = evidence.quantity.name
+    (low, high) = evidence.ends
     corrected, lowest = low["corrected"], low["lowest"]
     if evidence.fractions.by != "alpha":
         if not evidence.has_galaxies:
-            places = _places(evidence, low, high)
-            ends = (f"{percent(row['labelled'])}{place}" for row, place in zip((low, high), places, strict=True))
+            places = zip(evidence.ends, _places(evidence), strict=True)
+            ends = (f"{percent(row['labelled'])}{place}" for row, place in places)
             return f"The observed {name} is {' and '.join(ends)}."
         table = fractions_by(evidence.alpha, [evidence.view(evidence.observed)])
         table = table.rename({"fraction": "labelled", "stderr": "labelled_stderr"})
@@ -314,7 +307,8 @@ def _when_good(evidence: Evidence) -> dict[str, str]:
 def _sections(evidence: Evidence, figure: Any, changed: Sequence[Changed], several: bool) -> Iterator[Section]:
     """What is not folded, of one question; `figure` has its fractions, unless it is at the top of the page."""
     of = f"{capital(evidence.title)}: " if several else ""
-    figures, tables = [] if figure is None else [figure], [bins_table(evidence)]
+    figures = [] if figure is None else [figure]
+    tables = [bins_table(evidence)]
     if evidence.has_galaxies:
         figures.append(bias_curve(evidence))
         tables += [asked_table(evidence)] if evidence.is_gated else []
@@ -333,14 +327,16 @@ def _sections(evidence: Evidence, figure: Any, changed: Sequence[Changed], sever
     yield Section(f"{of}Table 1", tables=[label_sets_table(evidence)])
 
 
-def _maps(every: Sequence[Evidence], options: ReportOptions) -> tuple[list[Section], list[Check]]:
+def _maps(every: Sequence[Evidence]) -> tuple[list[Section], list[Check]]:
     """Mean maps of the galaxies that networks predict to have the first answer to each question, or any class."""
     sections, checks = list[Section](), list[Check]()
     for evidence in every:
-        models = {model.name: model.classifier for model in evidence.models if model.classifier.uses_images}
-        if not options.maps or not models or "image" not in evidence.everything.columns:
+        if not evidence.models:
             continue
-        frame, columns, of = evidence.frame, list(evidence.classes), ""
+        models = {model.name: model.classifier for model in evidence.models}
+        frame = evidence.frame
+        columns = list(evidence.classes)
+        of = ""
         if evidence.question is not None:
             of = f" ({evidence.question})"
             called = [model.p.argmax(axis=1)[evidence.rows] == model.explained for model in evidence.models]
@@ -348,12 +344,12 @@ def _maps(every: Sequence[Evidence], options: ReportOptions) -> tuple[list[Secti
             models = {
                 model.name: models[model.name]
                 for model, is_called in zip(evidence.models, called, strict=True)
-                if is_called.any() and model.name in models
+                if is_called.any()
             }
             columns = list(dict.fromkeys(model.head.columns[model.explained] for model in evidence.models))
-        maps, more = looks(models, frame, evidence.catalogue, options, styles_of(evidence), columns)
+        maps, more = looks(evidence, models, frame, columns)
         checks += more
-        named = [figure if not of else replace(figure, name=f"{figure.name}_{slug(evidence.title)}") for figure in maps]
+        named = [replace(figure, name=evidence.file_name(figure.name)) for figure in maps]
         if maps:
             sections.append(Section(f"Where the networks look (Grad-CAM){of}", ABOUT_MAPS, named))
     return sections, checks

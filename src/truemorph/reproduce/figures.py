@@ -223,7 +223,8 @@ def colour_magnitude(work: Work) -> list[Illustration]:
     frame = _with_colour(all_labels(work)) if work.have(DDB) else pl.DataFrame()
     if not {COLOUR, "M_r"} <= {*frame.columns} or frame.drop_nulls((COLOUR, "M_r")).height < _FEWEST:
         return []
-    letters = dict(zip(_better(work)[1]["object_id"], _LETTERS[:_IN_FIGURE], strict=False)) if work.have("figure4") else {}
+    pairs = _better(work)[1]["object_id"].head(_IN_FIGURE) if work.have("figure4") else ()
+    letters = dict(zip(pairs, _LETTERS, strict=False))
     letter = pl.col("object_id").replace_strict(letters, default=None, return_dtype=pl.String).alias("letter")
     frame, axes, groups = frame.with_columns(letter).drop_nulls((COLOUR, "M_r")), new_panel(5.6, 4.4), []
     for name, label, ours, colour, marker in (

@@ -124,4 +124,4 @@ def simulate_catalogue(
 def _disk_labels(transition: Transition, alpha: np.ndarray, bulge: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Return p(ỹ = disk | y, α) for each galaxy's class, shape (N,)."""
     observables = np.column_stack([alpha, bulge]) if transition.n_observables else alpha
-    return np.asarray(transition.matrix(observables))[np.arange(truth.size), truth, 1]
+    return transition.matrix(observables)[np.arange(truth.size), truth, 1]

@@ -113,7 +113,9 @@ def components(
 
     `axis` has the positions of pixel centres, `pixel` arcsec apart; `rng` draws the phases of the arms.
     """
-    unit, angle, ratio = galaxy["unit_length"], galaxy["position_angle"], galaxy["axis_ratio"]
+    unit = galaxy["unit_length"]
+    angle = galaxy["position_angle"]
+    ratio = galaxy["axis_ratio"]
     fraction = galaxy["bulge_fraction"]
     roundness = float(bulge_axis_ratio(fraction, ratio))
     bulge = sersic_light(axis, galaxy["sersic_index"], galaxy["bulge_radius"] * unit, roundness, angle)
@@ -227,8 +229,7 @@ def _add_surroundings(light: np.ndarray, pixel: float, side: float, galaxy: Gala
         for quarter in range(4):
             angle = turn + quarter * np.pi / 2
             _add_points(light, x + reach * np.cos(angle), y + reach * np.sin(angle), arm)
-    others = _magnitudes(rng, area, _GALAXIES, _GALAXY_SLOPE)
-    for other in others:
+    for other in _magnitudes(rng, area, _GALAXIES, _GALAXY_SLOPE):
         colour = rng.normal(0.8, 0.25)
         radius = float(np.clip(1.3 * 10 ** (-0.12 * (other - 20)) * rng.lognormal(0, 0.3), 0.3, 4))
         shape = (float(rng.choice([1.0, 2.5])), radius, float(rng.uniform(0.3, 1.0)), float(rng.uniform(0, np.pi)))
@@ -258,7 +259,8 @@ def _expose(galaxy: Galaxy, size: int, field: float, seed: int, exposure: int) -
     axis = (np.arange(grid, dtype=np.float32) - (grid - 1) / 2) * fine
     parts = components(galaxy, axis, fine, arms)
     # Redder with redshift, especially old stars (approximate K corrections of Chilingarian et al. 2010).
-    z, rest = galaxy["redshift"], np.array([galaxy["g_r_bulge"], galaxy["g_r_disk"], galaxy["g_r_young"]])
+    z = galaxy["redshift"]
+    rest = np.array([galaxy["g_r_bulge"], galaxy["g_r_disk"], galaxy["g_r_young"]])
     g_r = rest + (2.6 * np.clip(rest, 0, 0.8) - 0.1) * z
     # Of bulge, disk and young stars, shape (3 bands, 3).
     fluxes = _fluxes(galaxy["magnitude"], g_r, 0.08 + 0.42 * rest + 0.5 * z).astype(np.float32)
@@ -272,8 +274,7 @@ def _expose(galaxy: Galaxy, size: int, field: float, seed: int, exposure: int) -
     shifts = noise.normal(0, _MISALIGNED * FRAME_PIXEL, (3, 2)) * [[1], [0], [1]]
     spectrum = fft.rfft2(light, axes=(1, 2))
     for band, (width, (dx, dy)) in enumerate(zip(_BAND_WIDTHS, shifts, strict=True)):
-        transfer = moffat_transfer(squared, width * galaxy["psf_fwhm"]) * interpolation
-        spectrum[band] *= transfer
+        spectrum[band] *= moffat_transfer(squared, width * galaxy["psf_fwhm"]) * interpolation
         if dx or dy:
             spectrum[band] *= np.exp(-2j * np.pi * across * dy).astype(np.complex64)[:, None]
             spectrum[band] *= np.exp(-2j * np.pi * along * dx).astype(np.complex64)[None, :]
@@ -376,7 +377,8 @@ def write_jpegs(
     list of Path
         Files in the order of the rows.
     """
-    paths, sampling = [], "444" if quality > 90 else "420"
+    paths = []
+    sampling = "444" if quality > 90 else "420"
     for row, image in render(galaxies, size, seed, field=field):
         data = simplejpeg.encode_jpeg(image, quality=quality, colorspace="RGB", colorsubsampling=sampling)
         paths.append(write_file(folder / f"{galaxies['object_id'][row]}.jpg", data))

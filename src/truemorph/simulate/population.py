@@ -165,7 +165,8 @@ def simulate_galaxies(n: int, seed: int = 0, *, confounded: bool = True) -> pl.D
     >>> galaxies["magnitude"].max() < 17 and galaxies["r90"].min() > 3
     True
     """
-    rng, galaxies = np.random.default_rng(seed), pl.DataFrame()
+    rng = np.random.default_rng(seed)
+    galaxies = pl.DataFrame()
     while galaxies.height < n:
         piece = pl.DataFrame(_draw(rng, max(256, int(1.3 * (n - galaxies.height))), confounded))
         fields = int(galaxies["field"].to_numpy().max()) + 1 if galaxies.height else 0
@@ -178,7 +179,8 @@ def simulate_galaxies(n: int, seed: int = 0, *, confounded: bool = True) -> pl.D
 def _draw(rng: np.random.Generator, n: int, confounded: bool) -> dict[str, np.ndarray]:
     magnitude, redshift = _luminosities(rng, n)
     elliptical = 0.06 + 0.62 / (1 + np.exp(1.9 * (magnitude + 22.0)))
-    lenticular, draw = 0.22 - 0.10 * elliptical, rng.random(n)
+    lenticular = 0.22 - 0.10 * elliptical
+    draw = rng.random(n)
     kind = np.where(draw < elliptical, ELLIPTICAL, np.where(draw < elliptical + lenticular, LENTICULAR, SPIRAL))
     r50_kpc = _sizes(rng, magnitude, kind == ELLIPTICAL)
     structure = _structure(rng, kind, magnitude)

@@ -44,7 +44,7 @@ class World:
 
 
 def _drifting(slope: float) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda u: np.asarray(expit(logit(0.35) + slope * u))
+    return lambda u: expit(logit(0.35) + slope * u)
 
 
 WORLDS = {
@@ -106,7 +106,9 @@ def simulate_survey(
     """
     if world not in WORLDS:
         raise InputError(f"unknown world {world!r}; {nearest(world, list(WORLDS), what='worlds')}")
-    of, rng, tree = WORLDS[world], np.random.default_rng([seed, 6]), read_tree(TREE)
+    of = WORLDS[world]
+    rng = np.random.default_rng([seed, 6])
+    tree = read_tree(TREE)
     galaxies = simulate_galaxies(n, seed, confounded=confounded)
     if of.bars is not None:
         u = np.log(galaxies["alpha"].to_numpy() / ALPHA) / ALPHA_SPREAD
@@ -177,7 +179,7 @@ def _probabilities(
 
 
 def _resolved(x: np.ndarray, theta: np.ndarray | float) -> np.ndarray:
-    return np.asarray(-np.expm1(-0.5 * (x / theta) ** 2))  # eq. 5
+    return -np.expm1(-0.5 * (x / theta) ** 2)  # eq. 5
 
 
 def _walk(tree: Tree, probabilities: Mapping[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:

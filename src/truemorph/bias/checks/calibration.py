@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, cycle
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from scipy.special import chdtrc
 from truemorph.bias.binning import limits_of_bins
 from truemorph.bias.checks.selection import LEVEL
 from truemorph.bias.curves.paths import TreeTransition
-from truemorph.bias.mixture import standardised
+from truemorph.bias.mixture import intrinsic_design
 from truemorph.bias.regression.curve import gold_maximum
 from truemorph.bias.regression.maximum import differences
 from truemorph.bias.result import TransitionFit
@@ -111,9 +111,7 @@ class Calibration(Result):
         ax = axes_or_new(ax, (4.2, 3.8))
         ax.plot([0, 1], [0, 1], color=GREY, lw=1, ls="--", label=f"perfect calibration (p = {self.p_value:.2g})")
         kinds = dict.fromkeys(self.what)
-        for kind, color, marker in zip(
-            kinds, (BLUE, ORANGE, RED, SKY) * len(kinds), "os^vD<>" * len(kinds), strict=False
-        ):
+        for kind, color, marker in zip(kinds, cycle((BLUE, ORANGE, RED, SKY)), cycle("os^vD<>")):
             rows = np.array([what == kind for what in self.what])
             values = self.fitted[rows], self.observed[rows], self.stderr[rows]
             ax.errorbar(*values, fmt=marker, ms=4, color=color, label=plain_text(kind))
@@ -144,7 +142,7 @@ def _of_gold(fit: TransitionFit) -> _Outcomes:
     each = np.arange(gold.labels.size)
 
     def given(point: np.ndarray) -> np.ndarray:
-        return np.asarray(fit.space.build(point).matrix(gold.argument))[each, gold.gold]
+        return fit.space.build(point).matrix(gold.argument)[each, gold.gold]
 
     slopes = differences(given, best.point).reshape(-1, *gold.observed.shape) * best.free[:, None, None]
     names = tuple(
@@ -157,16 +155,15 @@ def _of_labels(fit: TransitionFit) -> _Outcomes:
     """Labels of all galaxies: p(ỹ | z, α) = Σ_y p(ỹ | y, α) p(y | z)."""
     n, free = fit.labels.size, ~np.isnan(np.diag(fit.covariance))
     rows = np.arange(n) if n <= _MOST else np.sort(np.random.default_rng(0).choice(n, _MOST, replace=False))
-    sample, columns = fit.sample.take(rows), fit.sample.intrinsic
+    sample, design = fit.sample.take(rows), intrinsic_design(fit.sample)[rows]
     every = fit.class_fractions if fit.probabilities is None else fit.probabilities[rows]
     prior = np.broadcast_to(every, sample.observed.shape)
-    design = np.ones((rows.size, 1)) if columns is None else standardised(columns)[rows]
 
     def given(point: np.ndarray) -> np.ndarray:
-        return np.asarray(np.einsum("nk,nks->ns", prior, fit.space.build(point).matrix(sample.argument)))
+        return np.einsum("nk,nks->ns", prior, fit.space.build(point).matrix(sample.argument))
 
     of_t = differences(given, fit.point).reshape(-1, *prior.shape) * free[:, None, None]
-    matrix, fitted = np.asarray(fit.transition.matrix(sample.argument)), given(fit.point)
+    matrix, fitted = fit.transition.matrix(sample.argument), given(fit.point)
     # d p(y | z) / d coefficient = p(y) (δ - p(class)) z
     of_z = [prior[:, [k]] * (matrix[:, k] - fitted) * z[:, None] for k in range(1, sample.n_classes) for z in design.T]
     names = ((*(f"labelled {label}" for label in sample.classes[:-1]), ""),)
@@ -240,6 +237,10 @@ class _Cells:
     index: np.ndarray  # bin of each row
     count: int
 
+    def summed(self, values: np.ndarray) -> np.ndarray:
+        """Return the sum of the values of the rows in each bin, shape (B,)."""
+        return np.bincount(self.index, values, self.count)
+
 
 def _cells(outcomes: _Outcomes, column: np.ndarray, second: np.ndarray | None = None) -> list[_Cells]:
     """Divide the galaxies of each group into bins of a column with equal information on each outcome.
@@ -283,16 +284,14 @@ def _chi_squared(outcomes: _Outcomes, cells: list[_Cells]) -> tuple[float, int]:
     with weights).
     """
     p, w, slopes = outcomes.probabilities, outcomes.sample.gold_weights, outcomes.slopes
-    residual, jacobian, with_score, blocks = [], [], [], []
+    sums, blocks = [], []
     for cell in cells:
         k, rows, weight = cell.outcome, cell.rows, w[cell.rows]
-
-        def summed(values: np.ndarray, part: _Cells = cell) -> np.ndarray:
-            return np.bincount(part.index, values, part.count)
-
-        residual.append(summed(weight * ((outcomes.sample.labels[rows] == k) - p[rows, k])))
-        jacobian.append(np.stack([summed(weight * slope[rows, k]) for slope in slopes], axis=1))
-        with_score.append(np.stack([summed(weight**2 * slope[rows, k]) for slope in slopes], axis=1))
+        residual = cell.summed(weight * ((outcomes.sample.labels[rows] == k) - p[rows, k]))
+        jacobian, with_score = (
+            np.stack([cell.summed(each * slope[rows, k]) for slope in slopes], axis=1) for each in (weight, weight**2)
+        )
+        sums.append((residual, jacobian, with_score))
         row = []
         for other in cells:
             block: np.ndarray = np.zeros((cell.count, other.count))
@@ -302,7 +301,7 @@ def _chi_squared(outcomes: _Outcomes, cells: list[_Cells]) -> tuple[float, int]:
                 block = flat.reshape(block.shape)
             row.append(block)
         blocks.append(row)
-    e, j, c = map(np.concatenate, (residual, jacobian, with_score))
+    e, j, c = map(np.concatenate, zip(*sums, strict=True))
     scaled = slopes / np.sqrt(np.maximum(p, 1e-12))
     information, products = (np.einsum("pnk,qnk,n->pq", scaled, scaled, weight) / outcomes.part for weight in (w, w**2))
     inverse = np.linalg.pinv(information, rcond=1e-10, hermitian=True)
@@ -349,10 +348,10 @@ def calibration(fit: TransitionFit) -> Calibration:
     what, columns = list[str](), [np.empty((4 + len(observables), 0))]
     for bins in chain(*(by_others or [by_alpha])):
         weights = sample.gold_weights[bins.rows]
-        total = np.bincount(bins.index, weights)
+        total = bins.summed(weights)
         values = sample.alpha, p[:, bins.outcome], sample.labels == bins.outcome, *observables
-        means = [np.bincount(bins.index, weights * value[bins.rows]) / total for value in values]
-        counts, fitted = total**2 / np.bincount(bins.index, weights**2), means[1]
+        means = [bins.summed(weights * value[bins.rows]) / total for value in values]
+        counts, fitted = total**2 / bins.summed(weights**2), means[1]
         what += [bins.name] * bins.count
         means.insert(3, np.sqrt(np.clip(fitted * (1 - fitted), 1 / (counts + 2) ** 2, None) / counts))
         columns.append(np.stack(means))

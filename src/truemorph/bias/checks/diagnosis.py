@@ -29,8 +29,6 @@ def diagnose(
     selected = [] if sample.gold is None else selection_findings(sample)
     drift = _drift_findings(fit) if fit.method in ("likelihood", "binned") and fit.sample.observables is None else []
     fitted = calibration(fit)
-    # Both may reject the family; the comparison names a better one.
-    of_shape = fitted.findings if rejected is None else ()
     findings = unique(
         flat,
         _identification_findings(fit),
@@ -38,8 +36,8 @@ def diagnose(
         _estimate_findings(fit),
         drift,
         _resample_findings(fit),
-        of_shape,
-        () if rejected is None else (rejected,),
+        # Both may reject the family; the comparison names a better one.
+        fitted.findings if rejected is None else (rejected,),
     )
     return findings, fitted
 
@@ -50,10 +48,8 @@ def _flat_fractions_assumed(fit: TransitionFit, tested: str) -> Finding:
         message = f"This estimate from labels alone assumes that the true fractions do not depend on α. Here {tested}."
         return Finding("flat-fractions-tested", "note", message)
     counted = fit.sample.classes[DISK]
-    (low, high), fixed = (
-        fit.fraction_range[counted],
-        " at fixed intrinsic columns" if fit.method == "conditional" else "",
-    )
+    low, high = fit.fraction_range[counted]
+    fixed = " at fixed intrinsic columns" if fit.method == "conditional" else ""
     trend = "" if fit.drift is None else f" if their logit changes by up to {fit.drift.delta:g} per σ of ln α"
     message = (
         "Labels alone cannot separate bias from a real change of class fractions with resolution. This estimate "

@@ -17,7 +17,7 @@ from truemorph.bias.curves.formulas import RayleighTransition
 from truemorph.bias.curves.transitions import DISK, Array, FlipTransition, Search
 from truemorph.bias.fitting import check_variation, settings_for, solve
 from truemorph.bias.fractions import fractions_in_bins
-from truemorph.bias.mixture import RIDGE, fit_mixture, mixture_of, standardised
+from truemorph.bias.mixture import fit_mixture, intrinsic_design, mixture_of, standardised
 from truemorph.bias.plots import plot_fit
 from truemorph.bias.population import PopulationFractions
 from truemorph.bias.regression.gold import quadratic
@@ -105,8 +105,8 @@ class FamilyComparison(Result):
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
-        named = {"families": self.rows(), "families_failed": self.failed}
-        return plain(named | {"rayleigh_p_value": self.rayleigh_p_value})
+        p_value = self.rayleigh_p_value
+        return plain({"families": self.rows(), "families_failed": self.failed, "rayleigh_p_value": p_value})
 
     def to_table(self) -> Any:
         """Return a table with one row per family, best first."""
@@ -191,8 +191,7 @@ def compare_families(
 
 def compared(sample: Sample, families: Sequence[Any], settings: Settings) -> FamilyComparison:
     """Fit several families to a sample (see `compare_families`)."""
-    fits: dict[str, TransitionFit] = {}
-    failed: dict[str, str] = {}
+    fits, failed = {}, {}
     for cls in dict.fromkeys(families):
         try:
             fits[cls.family] = solve(sample, settings_for(sample, replace(settings, family=cls, delta=None)))
@@ -293,7 +292,7 @@ def _left_out(
     rows = np.arange(sample.labels.size)[rows]
     rows = rows[:: max(1, rows.size // _TESTED)]
     alone = sample.take(rows)
-    others = np.empty((rows.size, 0)) if alone.observables is None else alone.observables
+    others = alone.argument.reshape(rows.size, -1)[:, 1:]
     powers = quadratic(values[rows])
     names = (*alone.observable_names, name, f"{name} squared")
     wide = [
@@ -439,7 +438,7 @@ def confounding_check(
     return confounding(sample, fractions, seed)
 
 
-def confounding(sample: Sample, fractions: PopulationFractions | None = None, seed: int = 0) -> ConfoundingCheck:
+def confounding(sample: Sample, fractions: PopulationFractions | None, seed: int) -> ConfoundingCheck:
     """Check a sample as `confounding_check`, with class fractions in bins of α if it has gold labels."""
     if sample.intrinsic is None and sample.gold is None:
         without = "not checked, without intrinsic columns or gold labels"
@@ -454,7 +453,7 @@ def confounding(sample: Sample, fractions: PopulationFractions | None = None, se
     alone = sample.without_observables()
     space, design = RayleighTransition.space(Search(alone.alpha)), np.column_stack([standardised(sample.intrinsic), u])
     _ = sample.explained  # an error if they determine α
-    wide, narrow = (fit_mixture(mixture_of(space, alone, columns, RIDGE)) for columns in (design, design[:, :-1]))
+    wide, narrow = (fit_mixture(mixture_of(space, alone, columns)) for columns in (design, design[:, :-1]))
     gain = max(0.0, wide.log_likelihood - narrow.log_likelihood)
     p_value = float(chdtrc(1, 2 * gain * u.size / np.sum(w**2)))  # weighted rows weigh as fewer
     low, high = u <= np.quantile(u, 1 / 3), u >= np.quantile(u, 2 / 3)
@@ -478,9 +477,7 @@ def _check_with_gold(sample: Sample, u: np.ndarray, fractions: PopulationFractio
     if fractions.counts.size == 1 or not rows.any():
         return ConfoundingCheck(False, "not checked: there are too few galaxies for bins of α")
     truth, at, w = np.eye(sample.n_classes)[sample.gold[rows]][:, counted > 0], u[rows], sample.gold_weights[rows]
-    base = np.ones((at.size, 1))
-    if sample.intrinsic is not None:
-        base = standardised(sample.intrinsic)[rows]
+    base = intrinsic_design(sample)[rows]
     gain = _gain(np.column_stack([base, at, at**2 - 1]), base, truth, w)
     p_value = float(chdtrc(2 * (truth.shape[1] - 1), 2 * gain))
     # Of all galaxies, as in the table of fractions, not of those with a gold label.

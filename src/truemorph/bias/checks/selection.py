@@ -41,7 +41,7 @@ def selection_findings(sample: Sample) -> list[Finding]:
         return [*findings, *_known_selection(sample.probability, sample.known)]
     columns = np.empty((0, 0)) if sample.intrinsic is None else sample.intrinsic.T
     return [
-        *_not_random(sample.observed, sample, of_votes=False),
+        *_not_random(sample),
         *findings,
         *_gaps("α", sample.alpha, sample.known),
         *(gap for k, column in enumerate(columns, 1) for gap in _gaps(f"intrinsic column {k}", column, sample.known)),
@@ -53,13 +53,12 @@ def depends_on_votes(votes: np.ndarray, sample: Sample) -> list[Finding]:
 
     Unless their labels, which follow from the votes, show it already.
     """
-    if _not_random(sample.observed, sample, of_votes=False):
-        return []
-    return _not_random(np.column_stack([1 - votes, votes]), sample, of_votes=True)
+    return [] if _not_random(sample) else _not_random(sample, votes)
 
 
-def _not_random(observed: np.ndarray, sample: Sample, of_votes: bool) -> list[Finding]:
-    """Compare labels or votes, shape (N, K), of gold rows with those of all rows at the same α, without rows of NaN."""
+def _not_random(sample: Sample, votes: np.ndarray | None = None) -> list[Finding]:
+    """Compare labels, or fractions of votes, of gold rows with those of all rows at the same α, without rows of NaN."""
+    observed = sample.observed if votes is None else np.column_stack([1 - votes, votes])
     good = np.isfinite(observed).all(axis=1)
     observed, alpha, has_gold, weights = observed[good], sample.alpha[good], sample.known[good], sample.weights[good]
     if not has_gold.any():
@@ -67,27 +66,27 @@ def _not_random(observed: np.ndarray, sample: Sample, of_votes: bool) -> list[Fi
     stratum = _strata(alpha, has_gold)
     part = _parts(stratum, has_gold)
     parts, controls = [part == number for number in np.unique(part[has_gold])], _columns_given(sample)[good]
-    excesses = [_excess(observed[rows], stratum[rows], has_gold[rows], weights[rows], controls[rows]) for rows in parts]
-    degrees = len(excesses) * (observed.shape[1] - 1)
-    p_value = float(chdtrc(degrees, max(0.0, sum(chi_squared for chi_squared, _ in excesses))))
-    worst = int(np.argmax([chi_squared for chi_squared, _ in excesses]))
-    difference, rows = excesses[worst][1], parts[worst]
+    excesses = (_excess(observed[rows], stratum[rows], has_gold[rows], weights[rows], controls[rows]) for rows in parts)
+    chi_squared, differences = zip(*excesses, strict=True)
+    p_value = float(chdtrc(len(parts) * (observed.shape[1] - 1), max(0.0, sum(chi_squared))))
+    worst = int(np.argmax(chi_squared))
+    difference, rows = differences[worst], parts[worst]
     if p_value >= LEVEL or np.abs(difference[1:]).max() < _NOTICEABLE:
         return []
     label = 1 if difference.size == 2 else int(np.argmax(np.abs(difference)))
     fraction = np.average(observed[rows & has_gold, label], weights=weights[rows & has_gold])
     named, gold, every = sample.classes[label], f"{fraction:.1%}", f"{fraction - difference[label]:.1%}"
     shown = f"{gold} of those with a gold label are labelled {named}, but {every} of all"
-    if of_votes:
+    if votes is not None:
         shown = f"{gold} of the votes for those with a gold label are for {named}, but {every} of the votes for all"
     elif named == NOT_APPLICABLE:
         shown = (
             f"by the labels, the question does not apply to {gold} of those with a gold label, but to {every} of all"
         )
     message = (
-        f"Galaxies with a gold label have other observed {'votes' if of_votes else 'labels'} than all galaxies at the "
-        f"same α (p = {p_value:.1g}): at α from {alpha[rows].min():.3g} to {alpha[rows].max():.3g}, {shown}. So they "
-        "are not a random part of all galaxies, and estimates from them can be biased."
+        f"Galaxies with a gold label have other observed {'labels' if votes is None else 'votes'} than all galaxies at "
+        f"the same α (p = {p_value:.1g}): at α from {alpha[rows].min():.3g} to {alpha[rows].max():.3g}, {shown}. So "
+        "they are not a random part of all galaxies, and estimates from them can be biased."
     )
     action = (
         "If only some of the galaxies could get a gold label, such as the brightest, leave out the others (`where`). "

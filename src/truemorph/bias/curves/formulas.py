@@ -239,7 +239,7 @@ class MatrixTransition(Transition):
             cls.family,
             n_classes,
             [f"p({search.classes[s]}|{search.classes[y]})" for y, s in pairs],
-            lambda point: cls(tuples(full(point).tolist())),
+            lambda point: cls(full(point).tolist()),
             lambda point: full(point)[tuple(pairs.T)],
             -bound,
             bound,
@@ -248,8 +248,7 @@ class MatrixTransition(Transition):
 
 
 def _check_rows(values: np.ndarray) -> None:
-    in_range = bool(np.all((values >= 0) & (values <= 1)))
-    if not in_range or not np.allclose(values.sum(axis=-1), 1.0, atol=1e-6):
+    if not np.all((values >= 0) & (values <= 1)) or not np.allclose(values.sum(axis=-1), 1.0, atol=1e-6):
         raise InputError("each row of a transition matrix must be probabilities that sum to 1")
 
 
@@ -349,7 +348,7 @@ class MonotoneTransition(FlipTransition):
         def build(point: np.ndarray) -> MonotoneTransition:
             parameters = values(point)
             false = float(parameters[at.size]) if false_disk is None else false_disk
-            return cls(tuples(at.tolist()), tuples(parameters[: at.size].tolist()), false)
+            return cls(at.tolist(), parameters[: at.size].tolist(), false)
 
         names = [f"flip({value:.4g})" for value in at] + (["false_disk"] if false_disk is None else [])
         n_false = len(names) - at.size

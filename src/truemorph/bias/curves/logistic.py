@@ -32,7 +32,8 @@ def standardisation(search: Search) -> tuple[np.ndarray, np.ndarray]:
     columns[:, 0] = np.log(columns[:, 0])
     center, scale = columns.mean(axis=0), columns.std(axis=0)
     if not np.all(scale > 0):
-        raise InputError(f"{search.columns[int(np.argmin(scale))]} is the same for all galaxies; remove it")
+        names = ("alpha", *search.observables)
+        raise InputError(f"{names[int(np.argmin(scale))]} is the same for all galaxies; remove it")
     return center, scale
 
 

@@ -174,11 +174,6 @@ class Search:
     observables: Sequence[str] = ()  # (J,): names of the columns of `alpha` after the resolution
 
     @property
-    def columns(self) -> tuple[str, ...]:
-        """Names of the columns of `alpha`."""
-        return ("alpha", *self.observables)
-
-    @property
     def flips(self) -> np.ndarray:
         """Allowed wrong labels, as rows of true class and label."""
         return np.argwhere(self.seen & ~np.eye(len(self.seen), dtype=bool))
@@ -262,10 +257,8 @@ class FlipTransition(Transition):
     True
     """
 
-    family: ClassVar[str]
     n_classes: ClassVar[int] = 2
     free: ClassVar[dict[str, str]]
-    varies: ClassVar[bool] = True
     takes_tensors: ClassVar[bool] = False
     false_disk: float
 

@@ -244,8 +244,9 @@ def cv14(
     >>> bool(r.excess > 5 * r.floor)
     True
     """
-    options: Any = {"reference": reference, "bootstrap": bootstrap, "permutations": permutations, "seed": seed}
-    return cv18(labels, alpha, None, 0, bins, **options)
+    return cv18(
+        labels, alpha, None, 0, bins, reference=reference, bootstrap=bootstrap, permutations=permutations, seed=seed
+    )
 
 
 def cv18(

@@ -19,7 +19,7 @@ from truemorph.bias.sample import Sample
 from truemorph.workers import one_thread
 
 # Knots of the function of α that the control variate is centred on.
-_KNOTS, _CHUNK = 17, 10_000
+_KNOTS = 17
 # Least part of a label's scatter that is left after it has entered the fit.
 _LEAST_LEFT = 0.1
 
@@ -32,7 +32,7 @@ def _gold_terms(space: Space, sample: Sample) -> Callable[[np.ndarray], np.ndarr
 
     def terms(point: np.ndarray) -> np.ndarray:
         columns = label_columns(space.build(point), labels, alpha)
-        return np.asarray(columns[np.arange(rows.size), classes])
+        return columns[np.arange(rows.size), classes]
 
     return terms
 
@@ -60,7 +60,7 @@ def _projected(alpha: np.ndarray, values: np.ndarray) -> np.ndarray:
         triangles.append(BSpline.design_matrix(column, np.pad(knots, 1, mode="edge"), 1))
     design = hstack(triangles)
     products, moments = (design.T @ design).toarray(), design.T @ values.T
-    return np.asarray((design @ (np.linalg.pinv(products, hermitian=True) @ moments)).T)
+    return (design @ (np.linalg.pinv(products, hermitian=True) @ moments)).T
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class _Uncalibrated:
     def ratio(self) -> np.ndarray:
         """How much more a gold label weighs than its galaxy, shape (n,)."""
         has_gold = self.sample.known
-        return np.asarray(self.sample.gold_weights[has_gold] / self.sample.weights[has_gold])
+        return self.sample.gold_weights[has_gold] / self.sample.weights[has_gold]
 
     @cached_property
     def beyond(self) -> np.ndarray:
@@ -91,7 +91,7 @@ class _Uncalibrated:
         """
         drawn = np.zeros(self.sample.labels.size)
         drawn[self.sample.known] = self.ratio
-        return np.asarray(drawn - _projected(self.sample.argument, drawn[None])[0])
+        return drawn - _projected(self.sample.argument, drawn[None])[0]
 
     @property
     def chance(self) -> np.ndarray:
@@ -113,7 +113,7 @@ class _Uncalibrated:
 
         inverse = np.nan_to_num(self.maximum.covariance())
         influences = inverse @ (differences(expected, self.maximum.point) * sample.weights)
-        return np.asarray(influences - _projected(sample.argument, influences))
+        return influences - _projected(sample.argument, influences)
 
     def calibrated(self) -> tuple[Maximum, np.ndarray, np.ndarray, np.ndarray]:
         """Return the maximum with calibrated weights; influences, and what α explains of them, (P, n); its slope."""

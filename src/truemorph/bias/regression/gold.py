@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.linalg import block_diag
 
 from truemorph.bias.binning import Bins, Groups, default_bins
 from truemorph.bias.curves.transitions import UNKNOWN
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from truemorph.bias.sample import Sample
 
 SAMPLES = 1000
-# Number of bins of α, and minimum number of galaxies in each.
 # Standard deviations (logit): of bin effects, which are averaged over; priors of other coefficients.
 _EFFECTS, _COEFFICIENT, _INTERCEPT = (0.15, 0.3, 0.6, 1.2, 2.4), 1.0, 1000.0
 # Bins over which the correlation of two effects falls by a factor of e.
@@ -121,7 +121,7 @@ class GoldRegression:
         fixed = np.concatenate([[_INTERCEPT], np.full(terms.shape[1] - 1, _COEFFICIENT)])
         between = class_precision(n_classes - 1)
         fits: list[tuple[float, np.ndarray, np.ndarray]] = []
-        moves = list[np.ndarray]()
+        moves = []
         for effect in _EFFECTS:
             precision = np.concatenate([fixed, np.full(bins.count, effect)]) ** -2
             solved, information = fit_softmax(part, targets, precision, w, fits[-1][1] if fits else None)
@@ -173,8 +173,9 @@ class GoldRegression:
 
     def _moves(self, rng: np.random.Generator, s: int, n: int) -> np.ndarray:
         """Return n errors of the coefficients at one standard deviation of the effects, shape (n, K - 1, R + B)."""
-        shape, of_fields = self.coefficients[s].shape, self.of_fields
-        moves = _moves(rng, self.covariances[s], n, shape)
+        shape, covariance, of_fields = self.coefficients[s].shape, self.covariances[s], self.of_fields
+        half = rng.multivariate_normal(np.zeros(len(covariance)), covariance, (n + 1) // 2, method="cholesky")
+        moves = np.concatenate([half, -half])[:n].reshape(n, *shape)  # in pairs of opposite sign
         if of_fields is None:
             return moves
         number = of_fields.shape[2] // shape[0]
@@ -210,8 +211,7 @@ class GoldRegression:
                 each = _probabilities(design[:DRAWN_ON], coefficients + moves)[:, :, 1:]
                 share = w[:DRAWN_ON] / w[:DRAWN_ON].sum()
                 mean = w @ q[:, 1:] + w.sum() * np.tensordot(share, each - q[:DRAWN_ON, None, 1:], axes=1)
-                spread = np.einsum("n,nk,nj->kj", w**2, q[:, 1:], -q[:, 1:]) + np.diag(w**2 @ q[:, 1:])
-                mean = mean + rng.multivariate_normal(np.zeros(n_classes - 1), spread, n)
+                mean += class_scatter(rng, w, q, n)
                 sums[:, b] += not_negative(np.column_stack([w.sum() - mean.sum(axis=1), mean]), w.sum())
             parts.append(sums / bins.totals[:, None])
         drawn = np.concatenate(parts)
@@ -247,20 +247,12 @@ def _moves_by_fields(
     # Derivatives of each field's sum of scores, ((K - 1) Q, F, K - 1), and of its sum of residuals by its own u.
     slopes = np.einsum("nq,nf,nab->aqfb", design, inside, variances).reshape(-1, numbers.size * k)
     own = np.einsum("nf,nab->fab", inside, variances)
-    projection = -slopes.T @ covariance @ slopes
-    for f, block in enumerate(own):
-        projection[f * k : (f + 1) * k, f * k : (f + 1) * k] += block
+    projection = block_diag(*own) - slopes.T @ covariance @ slopes
     sums = np.einsum("nf,na->fa", inside, residuals).ravel()
     of_classes = np.kron(np.eye(numbers.size), 0.5 * (np.eye(k) + 1))
     expected = np.trace(projection @ of_classes @ projection.T)
     variance = max(0.0, float(sums @ sums - np.trace(projection))) / max(float(expected), 1e-12)
-    return np.asarray(np.sqrt(variance) * covariance @ slopes @ np.linalg.cholesky(of_classes))
-
-
-def _moves(rng: np.random.Generator, covariance: np.ndarray, n: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Return n normal errors of coefficients of this shape, in pairs of opposite sign."""
-    moves = rng.multivariate_normal(np.zeros(len(covariance)), covariance, (n + 1) // 2, method="cholesky")
-    return np.concatenate([moves, -moves])[:n].reshape(n, *shape)
+    return np.sqrt(variance) * covariance @ slopes @ np.linalg.cholesky(of_classes)
 
 
 def _probabilities(design: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
@@ -269,6 +261,13 @@ def _probabilities(design: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
     odds = np.exp(np.clip(scores, -_CLIP, _CLIP))
     total = 1 + odds.sum(axis=2, keepdims=True)
     return np.concatenate([1 / total, odds / total], axis=2)
+
+
+def class_scatter(rng: np.random.Generator, w: np.ndarray, p: np.ndarray, n: int) -> np.ndarray:
+    """Return n draws of Σ w of classes 1 … K - 1 minus their means, (n, K - 1), for class probabilities (N, K)."""
+    free = p[:, 1:]
+    spread = np.diag(w**2 @ free) - np.einsum("n,nk,nj->kj", w**2, free, free)
+    return rng.multivariate_normal(np.zeros(len(spread)), spread, n)
 
 
 def not_negative(drawn: np.ndarray, total: float) -> np.ndarray:
@@ -308,8 +307,7 @@ def regression_terms(
     labels: np.ndarray, alpha: np.ndarray, n_labels: int = 2, columns: Sequence[np.ndarray] = ()
 ) -> np.ndarray:
     """Return one, and the standardised terms of the regression, shape (N, R)."""
-    observables = alpha[:, None] if alpha.ndim == 1 else alpha
-    u = observables.copy()
+    u = alpha.reshape(len(alpha), -1).copy()
     smallest = u[u[:, 0] > 0, 0].min(initial=1.0)
     u[:, 0] = np.log(np.maximum(u[:, 0], smallest))  # the first observable is the resolution
     u = (u - u.mean(axis=0)) / np.where(u.std(axis=0) > 0, u.std(axis=0), 1.0)

@@ -124,7 +124,7 @@ def effective_weights(weights: np.ndarray) -> np.ndarray:
 
     Kish 1965, Survey Sampling.
     """
-    return np.asarray(weights * weights.sum() / np.sum(weights**2)) if weights.size else weights
+    return weights * weights.sum() / np.sum(weights**2) if weights.size else weights
 
 
 def log_probabilities(design: np.ndarray, coefficients: np.ndarray, offset: np.ndarray | None = None) -> np.ndarray:
@@ -159,7 +159,7 @@ def class_precision(n_free: int) -> np.ndarray:
     If each of the K classes has an independent normal coefficient of variance s² / 2, the differences from class 0 have
     the covariance s² (I + J) / 2, and the inverse 2 (I - J / K) / s², whichever class is class 0.
     """
-    return np.asarray(2 * (np.eye(n_free) - 1 / (n_free + 1)))
+    return 2 * (np.eye(n_free) - 1 / (n_free + 1))
 
 
 @one_thread
@@ -171,21 +171,20 @@ def fit_softmax(
     The design matrix has shape (N, Q), hard or soft targets (N, K), the ridge (Q,), and the start (K - 1, Q). Return
     coefficients, (K - 1, Q), and penalised information, ((K - 1) Q, (K - 1) Q). For the penalty, see `class_precision`.
     """
-    n_free, width = targets.shape[1] - 1, design.shape[1]
-    between, penalty = class_precision(n_free), np.kron(class_precision(n_free), np.diag(ridge))
-    coefficients = np.zeros((n_free, width)) if start is None else start.copy()
+    n_free = targets.shape[1] - 1
+    between = class_precision(n_free)
+    penalty = np.kron(between, np.diag(ridge))
+    coefficients = np.zeros((n_free, design.shape[1])) if start is None else start.copy()
 
     def value(at: np.ndarray) -> float:
         terms = np.sum(targets * log_probabilities(design, at), axis=1)
         return float(np.sum(weights * terms) - 0.5 * np.sum(ridge * (at * (between @ at))))
 
     now = value(coefficients)
-    information = np.zeros((n_free * width, n_free * width))
     for _ in range(_NEWTON_STEPS):
         p = np.exp(log_probabilities(design, coefficients))
         slopes = ((weights[:, None] * (targets - p)[:, 1:]).T @ design - ridge * (between @ coefficients)).ravel()
-        information = information_matrix(design, class_variances(p) * weights[:, None, None])
-        information += penalty
+        information = information_matrix(design, class_variances(p) * weights[:, None, None]) + penalty
         step = np.linalg.lstsq(information, slopes, rcond=None)[0].reshape(coefficients.shape)
         factor = 1.0
         while (reached := value(coefficients + factor * step)) < now - 1e-9 and factor > 1e-4:

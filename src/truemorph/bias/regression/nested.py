@@ -8,7 +8,7 @@ import numpy as np
 
 from truemorph.bias.binning import Bins
 from truemorph.bias.curves.transitions import ANSWER_UNKNOWN, UNKNOWN
-from truemorph.bias.regression.gold import DRAWN_ON, SAMPLES, GoldRegression, as_labelled, not_negative
+from truemorph.bias.regression.gold import DRAWN_ON, SAMPLES, GoldRegression, as_labelled, class_scatter, not_negative
 from truemorph.workers import one_thread
 
 
@@ -37,10 +37,10 @@ class NestedRegression:
         return cls(applies, answers)
 
     def joint(
-        self, rows: np.ndarray, gold: np.ndarray, draws: tuple[np.ndarray | None, np.ndarray] | None = None
+        self, rows: np.ndarray, gold: np.ndarray, draws: tuple[np.ndarray | None, np.ndarray | None] = (None, None)
     ) -> np.ndarray:
         """Return probabilities of all classes, shape (n, K), or for draws of the coefficients, (n, S, K)."""
-        of_applies, of_answers = (None, None) if draws is None else draws
+        of_applies, of_answers = draws
         answers = self.answers.predicted(rows, of_answers)
         applies = np.ones(answers.shape[:-1])
         if self.applies is not None:
@@ -70,9 +70,7 @@ class NestedRegression:
             galaxies, share = others[:DRAWN_ON], w[:DRAWN_ON] / w[:DRAWN_ON].sum()
             each = self.joint(galaxies, gold, draws)
             mean = w @ q + w.sum() * np.tensordot(share, each - q[:DRAWN_ON, None], axes=1)
-            free = q[:, 1:]
-            spread = np.diag(w**2 @ free) - np.einsum("n,nk,nj->kj", w**2, free, free)
-            noise = rng.multivariate_normal(np.zeros(n_classes - 1), spread, SAMPLES)
+            noise = class_scatter(rng, w, q, SAMPLES)
             mean += np.column_stack([-noise.sum(axis=1), noise])
             drawn[:, b] += not_negative(mean, w.sum())
         return expected / bins.totals[:, None], drawn / drawn.sum(axis=2, keepdims=True)

@@ -41,7 +41,7 @@ class NodeFit:
 def _precision(n_classes: int, shared: float, spread: float) -> np.ndarray:
     """Return the precision of m + d_y, shape (K, K): the inverse of spread² I + shared² J, where J is all ones."""
     inside = np.eye(n_classes) - 1 / (n_classes + (spread / shared) ** 2)
-    return np.asarray(inside / spread**2)
+    return inside / spread**2
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def fit_node(
             return float(value - 0.5 * (at - middle) @ away), slopes - away
 
         def information(at: np.ndarray, precision: np.ndarray = precision) -> np.ndarray:
-            return np.asarray(node.curvature(at) + precision)
+            return node.curvature(at) + precision
 
         best = maximise(objective, point[None], middle - bound, middle + bound, max(weights.size, 1), information)
         point, covariance, before = best.point, np.linalg.inv(best.information), spread.copy()
@@ -168,6 +168,7 @@ def by_tree(space: Space, sample: Sample, settings: Settings) -> TransitionFit:
         for counts, of_votes in observations
         for part in sample.asked.parts
     ]
+    counted = fits[: len(sample.asked.parts)]  # of the votes where there are some: labels are made of them
     fractions, samples = fractions_of_all(sample, settings.seed)
     return TransitionFit.of(
         space,
@@ -177,8 +178,7 @@ def by_tree(space: Space, sample: Sample, settings: Settings) -> TransitionFit:
         block_diag(*(fit.covariance for fit in fits)),
         fractions,
         samples.std(axis=0),
-        # Of the votes where there are some: labels are made of them.
-        log_likelihood=sum(fit.log_likelihood for fit in fits[: len(sample.asked.parts)]),
-        n_parameters=sum(len(fit.covariance) for fit in fits[: len(sample.asked.parts)]),
+        log_likelihood=sum(fit.log_likelihood for fit in counted),
+        n_parameters=sum(len(fit.covariance) for fit in counted),
         fraction_samples=samples,
     )
