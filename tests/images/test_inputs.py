@@ -13,12 +13,12 @@ from truemorph.errors import InputError
 from truemorph.images.decode import image_names, listed, pixel_batches
 
 
-def picture(side=40, seed=0):
+def picture(side=64, seed=0):
     small = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     return np.asarray(Image.fromarray(small).resize((side, side), Image.Resampling.BICUBIC))
 
 
-def pixels(images, size=20):
+def pixels(images, size=32):
     config = TrainingConfig(image_size=size, crop=0.5)
     return [one for _, found in pixel_batches(listed(images), config) for one in found]
 
@@ -43,17 +43,17 @@ def test_every_kind_gives_the_same_pixels(tmp_path):
         "colours first": torch.tensor(whole).permute(0, 3, 1, 2),
         "tensors of floats": [torch.tensor(image).permute(2, 0, 1) / 255],
     }
-    expected = image[10:30, 10:30]
+    expected = image[16:48, 16:48]
     for name, images in kinds.items():
         for pixel in pixels(images):
             np.testing.assert_array_equal(pixel, expected, err_msg=name)
     # An array of images that have the network's size is not cropped.
-    np.testing.assert_array_equal(pixels(whole, size=40)[1], image)
+    np.testing.assert_array_equal(pixels(whole, size=64)[1], image)
     assert image_names([tmp_path / "a.jpg", image]) == [str(tmp_path / "a.jpg"), 1]
 
 
-RAMP = np.add.outer(np.arange(40), np.arange(40)) / 78  # from 0 to 1
-HIDDEN = np.dstack([np.full((40, 40, 3), 200), np.where(np.arange(1600).reshape(40, 40) % 2, 255, 0)]).astype(np.uint8)
+RAMP = np.add.outer(np.arange(64), np.arange(64)) / 126  # from 0 to 1
+HIDDEN = np.dstack([np.full((64, 64, 3), 200), np.where(np.arange(4096).reshape(64, 64) % 2, 255, 0)]).astype(np.uint8)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ HIDDEN = np.dstack([np.full((40, 40, 3), 200), np.where(np.arange(1600).reshape(
         (Image.fromarray(HIDDEN).convert("LA"), ("PNG",), np.where(HIDDEN[..., 3], 200, 0)),
         (Image.fromarray(RAMP.astype(np.float32)), ("TIFF",), None),
         (Image.fromarray((70_000 * RAMP).astype(np.int32)), ("TIFF",), None),
-        (Image.new("CMYK", (40, 40)), ("JPEG", "TIFF"), None),
+        (Image.new("CMYK", (64, 64)), ("JPEG", "TIFF"), None),
     ],
     ids=["16 bits", "transparent", "transparent grey", "floats", "32 bits", "CMYK"],
 )
@@ -77,7 +77,7 @@ def test_a_file_gives_the_same_pixels_by_every_route_or_none(image, kinds, expec
             if expected is None:
                 assert isinstance(one, str)
             else:
-                np.testing.assert_array_equal(one, np.repeat(expected[10:30, 10:30, None], 3, axis=2))
+                np.testing.assert_array_equal(one, np.repeat(expected[16:48, 16:48, None], 3, axis=2))
 
 
 def test_invalid_images_raise_errors(tmp_path):

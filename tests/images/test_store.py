@@ -58,7 +58,7 @@ def test_too_few_readable_images_raise_an_error(tmp_path):
 def test_a_cache_is_built_once_for_the_same_files_and_settings(tmp_path, monkeypatch):
     paths, cache = jpegs(tmp_path / "images", 5), tmp_path / "cache"
     fresh, _ = ImageFiles(paths, SMALL).load()
-    for other in ({"crop": 0.5}, {"image_size": 20}, {"fits_stretch": "linear"}):
+    for other in ({"crop": 0.5}, {"image_size": 40}, {"fits_stretch": "linear"}):
         ImageFiles(paths, SMALL.model_copy(update=other)).load(cache)
     ImageFiles(paths[::-1], SMALL).load(cache)
     np.testing.assert_array_equal(ImageFiles(paths, SMALL).load(cache)[0], fresh)

@@ -49,7 +49,7 @@ from truemorph.workers import one_thread
 _ROUGH = 20_000
 _RIDGE = 1e-3
 _FEWEST_BINS = 12
-# Default of δ; trends are fitted to this many bins of α, or, given intrinsic columns, to this many galaxies.
+# Trends are fitted to this many bins of α, or, given intrinsic columns, to this many galaxies.
 _GROUPS, _PART = 256, 10_000
 # Fraction of the first class with a false label that the range allows, where none is assumed.
 FALSE_LABELS = 0.03

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from truemorph.catalogs.catalogue import is_numeric
 from truemorph.catalogs.columns import FRACTIONS, NAMED, VOTES, conversion, lenticulars, percent_of_light, which_rows
 from truemorph.catalogs.expressions import Expression, column_expression, compute, read_expression
 from truemorph.catalogs.mapping import PRESETS, Column, Mapping, resolve
@@ -199,8 +200,7 @@ def _without_impossible(numbers: pl.Series, name: str, where: str) -> tuple[pl.S
 
 def _labels(series: pl.Series, where: str) -> pl.Series:
     """Return labels 0 and 1; null for -1."""
-    numeric = series.dtype.is_numeric() or series.dtype in (pl.Boolean, pl.Null)
-    labels = series.cast(pl.Float64) if numeric else series.is_not_null().cast(pl.Float64) * 2
+    labels = series.cast(pl.Float64) if is_numeric(series) else series.is_not_null().cast(pl.Float64) * 2
     bad = ~(labels.is_in([-1.0, 0.0, 1.0]) | labels.is_nan()).fill_null(True)
     if bad.any():
         raise InputError(

@@ -128,7 +128,7 @@ def with_other_labels(
         stem = Path(about).stem if table.path else f"labels {len(others) + 1}"
         name = stem if stem not in [other.name for other in others] else f"{stem} {len(others) + 1}"
         if is_of_model(table):
-            read = _of_model(table.frame, asked, classes_of(catalogue), name, about)
+            read = _of_model(table.frame, asked, asked.classes if asked else classes_of(catalogue), name, about)
         else:
             read = _of_group(table.frame, root_of(catalogue) if asked is None else asked, name, about)
         other, added, rows, findings = read

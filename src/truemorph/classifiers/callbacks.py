@@ -16,7 +16,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ _LAUNCHED: list[Any] = []
 
 def is_first_process() -> bool:
     """Whether this is the process that writes files (rank 0)."""
-    return getattr(rank_zero_only, "rank", None) in (None, 0)
+    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 class Story(lightning.Callback):
@@ -85,7 +85,7 @@ class Story(lightning.Callback):
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         """Keep the weights if they are the best so far, and print a line."""
         if self._bar is not None:
-            self._bar.__exit__(None, None, None)
+            self._bar.close()
             self._bar = None
         scores = pl_module.measured
         held_out = scores["held_out_loss"]
@@ -199,15 +199,15 @@ class Unfinished:
     def drop(self) -> None:
         """Delete the folder, and the run's folder if nothing else is in it."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        if self.folder.parent.is_dir() and not any(self.folder.parent.iterdir()):
+        with suppress(OSError):  # not empty
             self.folder.parent.rmdir()
 
     def state(self, member: int) -> Path:
         """Path of the state of a member."""
         return self.folder / f"member-{member}.ckpt"
 
-    def readable_state(self, member: int) -> tuple[Path, dict[str, Any]] | None:
-        """Find the newest readable state: path and content, or None if there is no state yet."""
+    def readable_state(self, member: int) -> tuple[Path | None, dict[str, Any]]:
+        """Find the newest readable state: path and content; None and nothing if there is no state yet."""
         path = self.state(member)
         problems = []
         for file in (path, _previous(path)):
@@ -229,7 +229,7 @@ class Unfinished:
                 f"{self.folder}: no state of training can be read ({problems[0]}); delete {path.name} and its "
                 '"previous" to train this member again'
             )
-        return None
+        return None, {}
 
     def finish(self, member: int, result: dict[str, Any]) -> None:
         """Replace the states of a member by the result of its training: tensors and plain values."""

@@ -98,10 +98,9 @@ class Classifier:
     def heads(self) -> tuple[Head, ...]:
         """The classes of each question that it answers."""
         questions = [question and Asked.from_dict(question) for question in self.described.get("questions") or [None]]
-        label = questions.index(None) if None in questions else len(questions)
         sizes = [0 if question is None else len(question.classes) for question in questions]
-        before, after = sum(sizes[:label]), sum(sizes[label:])
-        return heads_of(questions, self.classes[before : len(self.classes) - after])
+        start = sum(sizes[: questions.index(None)]) if None in questions else 0
+        return heads_of(questions, self.classes[start : start + len(self.classes) - sum(sizes)])
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -273,11 +272,11 @@ class Classifier:
         problems: list[str | None] = []
         for rows, pixels in pixel_batches(images, self.config):
             problems += [pixel if isinstance(pixel, str) else None for pixel in pixels]
-            good = [i for i, pixel in enumerate(pixels) if not isinstance(pixel, str)]
-            if good:
-                inputs = np.stack([pixels[i] for i in good])
+            readable = {row: pixel for row, pixel in enumerate(pixels, rows.start) if not isinstance(pixel, str)}
+            if readable:
+                inputs = np.stack(list(readable.values()))
                 p = [self._engine.member(inputs, member) for member in members]
-                probabilities[rows.start + np.array(good)] = np.mean(p, axis=0)
+                probabilities[list(readable)] = np.mean(p, axis=0)
         columns = dict(zip(columns_of("p", self.classes), probabilities.T, strict=True))
         columns["label"] = np.argmax(np.nan_to_num(probabilities), axis=1)
         names = pl.Series(image_names(images), strict=False)  # of paths and numbers together, text

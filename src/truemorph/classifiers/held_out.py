@@ -48,7 +48,7 @@ def held_out(model: Any, rows: TrainingRows) -> pl.DataFrame | None:
         inputs = rows.inputs[row]
         p, _ = model.out_of_fold(inputs, part["fold"].to_numpy(), model.member_probabilities)
         columns = dict(zip(map(_P.format, model.classes), p.T, strict=True))
-        columns |= dict(zip(map(_EVIDENCE.format, model.classes), evidence[row].T, strict=True))
+        columns |= zip(map(_EVIDENCE.format, model.classes), evidence[row].T, strict=True)
         frame = measured(model, inputs, rows.column(_ALPHA)[row])
         measured_parts.append(frame.with_columns(**columns, **{_WEIGHT: rows.weights[row]}))
     return pl.concat(measured_parts) if measured_parts else None

@@ -186,6 +186,6 @@ def _gold_alone(catalogue: CatalogTable, rule: str, asked: Asked | None) -> Lear
     definition = gold.definition if asked is None else f"{asked.question}: {gold.definition}"
     frame = frame.with_columns(label=pl.Series(gold.numbers))
     if np.any(probability[gold.numbers >= 0] < 1):
-        weight = frame["sampling_weight"] if "sampling_weight" in frame.columns else 1.0
+        weight = frame.get_column("sampling_weight", default=1.0)
         frame = frame.with_columns(sampling_weight=weight / pl.Series(np.where(probability > 0, probability, 1)))
     return Learned(asked, *_correct(asked, "gold labels are correct"), (), None, frame, definition, gold.findings)

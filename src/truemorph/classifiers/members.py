@@ -45,15 +45,17 @@ def train_members(
     """
     train, validation = _divided(rows, config)
     ids, several = rows.frame["object_id"], config.folds > 1
-    folds = assign_folds(ids.gather(train).to_list(), config.folds, config.seed)
+    folds = np.full(train.size, -1)
+    if several:
+        folds = assign_folds(ids.gather(train).to_list(), config.folds, config.seed)
     seen = pl.DataFrame(
         {
             "object_id": pl.concat([ids.gather(train), ids.gather(validation)]),
             "role": ["out_of_fold" if several else "in_sample"] * train.size + ["early_stopping"] * validation.size,
-            "fold": np.append(folds if several else np.full(train.size, -1), np.full(validation.size, -1)),
+            "fold": np.append(folds, np.full(validation.size, -1)),
         }
     )
-    parts = [train[folds != fold] for fold in range(config.folds)] if several else [train]
+    parts = [train[folds != fold] for fold in range(config.folds)]
     history: list[dict[str, Any]] = []
     if config.classifier == "network":
         assert transition is not None

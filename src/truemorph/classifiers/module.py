@@ -35,7 +35,7 @@ from truemorph.errors import InputError, TruemorphError, reason
 from truemorph.images.dataset import Batch, GalaxyBatches, mixed_seed
 from truemorph.images.transforms import normalise, warp
 from truemorph.progress import tell
-from truemorph.questions import columns_of, slug
+from truemorph.questions import columns_of
 
 if TYPE_CHECKING:
     from truemorph.classifiers.rows import TrainingRows
@@ -74,10 +74,10 @@ def measures(
         for name, k in zip(columns_of("fraction", head.answers), head.numbers, strict=True):
             fractions = bins_of_alpha.averages(p[:, k])[0] / applies
             scores |= {f"{name}_{number}": float(fraction) for number, fraction in enumerate(fractions, 1)}
-        end = f"_{slug(head.question)}" if head.question is not None and len(rows.heads) > 1 else ""
+        excess = head.name("cv14_excess") if len(rows.heads) > 1 else "cv14_excess"
         with suppress(InputError):  # too few galaxies for bins
             _, bins = choose_bins(len(probabilities), with_intrinsic=False)
-            scores[f"cv14_excess{end}"] = cv14(p, alpha, bins, bootstrap=0).excess
+            scores[excess] = cv14(p, alpha, bins, bootstrap=0).excess
     return scores
 
 
@@ -333,18 +333,17 @@ def train_network(
 ) -> dict[str, Any]:
     """Train or resume one network: `weights`, `history`, `best`, `temperature`, `mean`, `std`, `built`."""
     seed = config.seed + member
-    state = unfinished.readable_state(member)
-    if state is not None and "finished" in state[1]:
-        return state[1]["finished"]
+    path, state = unfinished.readable_state(member)
+    if "finished" in state:
+        return state["finished"]
     lightning.seed_everything(seed, verbose=False)
-    path, built, story = None, None, Story(name, config.patience, unfinished.state(member))
-    if state is not None:
-        path, built = state[0], state[1]["built"]
-        story.load_state_dict(state[1]["callbacks"][story.state_key])
+    story = Story(name, config.patience, unfinished.state(member))
+    if path is not None:
+        story.load_state_dict(state["callbacks"][story.state_key])
         if is_first_process():
             tell(f"{name}: resuming after epoch {len(story.history)}")
     # When resuming, no published weights are downloaded; the hub may be unreachable.
-    network = GalaxyNetwork(config, len(rows.classes), config.pretrained, built)
+    network = GalaxyNetwork(config, len(rows.classes), config.pretrained, state.get("built"))
     network = across_devices(network, config)
     module = DebiasedModule(network, config, rows, train, validation, seed)
     if not story.done:

@@ -159,8 +159,7 @@ def _backbone_for(name: str, pretrained: bool, size: int) -> tuple[nn.Module, di
             f"timm has no backbone {architecture!r}; {nearest(architecture, timm.list_models(), what='backbones')}"
         )
     refused = ""
-    ways: tuple[dict[str, Any], ...] = ({}, {"img_size": size})  # some transformers need to know the image size
-    for sized in ways:
+    for sized in (dict[str, Any](), {"img_size": size}):  # some transformers need to know the image size
         try:
             if from_hub:
                 _, architecture, arguments = timm.models.load_model_config_from_hf(name.removeprefix(_HUB))
@@ -268,7 +267,7 @@ class GalaxyNetwork(nn.Module):
         return self.head(self.backbone(images))
 
 
-def torch_device(name: str = "auto") -> torch.device:
+def torch_device(name: str) -> torch.device:
     """Return a torch device; "auto" is a GPU if available."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -163,8 +163,11 @@ def train_on_catalogue(
         "sha256": frame_hash(catalogue.frame.select("object_id", "label", "alpha", "split")),
         "cutouts": catalogue.metadata.get("cutouts"),  # of tiles
     }
-    own = {"transition": described, "further_transitions": further}
-    own |= {"catalogue": model.described["catalogue"] | source | about}
+    own = {
+        "transition": described,
+        "further_transitions": further,
+        "catalogue": model.described["catalogue"] | source | about,
+    }
     model = replace(model, described=plain(model.described | own), held_out=held_out(model, rows))
     seconds = {"load": loaded - began, "train": time.perf_counter() - loaded}
 
@@ -206,7 +209,7 @@ def _training_rows(catalogue: CatalogTable, run: RunConfig, learned: Sequence[Le
     first = learned[0]
     frame = catalogue.frame if first.gold_alone is None else first.gold_alone
     about = {key: catalogue.metadata.get(key) for key in _ABOUT}
-    problems, findings = Problems(), [finding for question in learned for finding in question.findings]
+    problems, evidence = Problems(), None
     frame = frame.filter(pl.col("split").is_in([TRAIN, VALIDATION]))
     if first.gold_alone is not None:
         about["gold_definition"] = first.gold_definition
@@ -217,13 +220,18 @@ def _training_rows(catalogue: CatalogTable, run: RunConfig, learned: Sequence[Le
         frame, more = _kept(frame, complete, "an observable of T(α) is missing")
         problems += more
     frame, inputs, more = (_pixels if network else _features)(frame, catalogue, run)
-    questions = tuple(question.asked for question in learned)
-    observed: dict[str, Any] = {"label": classes_of(catalogue), "questions": questions}
     if first.transition is not None:
-        observed["evidence"] = np.concatenate([question.evidence(frame, source) for question in learned], axis=1)
+        evidence = np.concatenate([question.evidence(frame, source) for question in learned], axis=1)
     columns = [*names, *(() if network else run.training.features)]
-    findings += missing_in(frame, columns, source)
-    rows = TrainingRows(frame, inputs, gold=gold_evidence(learned, catalogue, frame), **observed)
+    findings = [*chain(*(question.findings for question in learned)), *missing_in(frame, columns, source)]
+    rows = TrainingRows(
+        frame,
+        inputs,
+        evidence,
+        label=classes_of(catalogue),
+        questions=tuple(question.asked for question in learned),
+        gold=gold_evidence(learned, catalogue, frame),
+    )
     return rows, about, problems + more, findings
 
 
@@ -246,7 +254,7 @@ def _environment(network: bool) -> dict[str, Any]:
     return about
 
 
-def read_curves(run: RunConfig, transitions: Sequence[Any] = ()) -> list[dict[str, Any]]:
+def read_curves(run: RunConfig, transitions: Sequence[Any]) -> list[dict[str, Any]]:
     """Return the estimates that a run names, or `transitions`, once they can be trained on together."""
     estimates, other_labels = transitions or run.transition, run.labels not in (None, OBSERVED)
     if estimates and other_labels:
@@ -278,7 +286,7 @@ def _pixels(frame: pl.DataFrame, catalogue: CatalogTable, run: RunConfig) -> tup
     from truemorph.images.store import ImageFiles
 
     root = image_folder(catalogue)
-    named = frame["image"] if "image" in frame.columns else pl.repeat(None, frame.height, eager=True)
+    named = frame.get_column("image", default=pl.repeat(None, frame.height, eager=True))
     frame, problems = _kept(frame, named.is_not_null(), "no image")
     if frame.height == 0:
         raise InputError(

@@ -108,6 +108,7 @@ class _Tuning:
     def on(self, chosen: np.ndarray) -> dict[str, Any]:
         """Tune the network, in place, on some rows, or leave it as it is; see `tuned`."""
         rows, heads = self.rows, self.rows.heads
+        parts = [head.part for head in heads]
         weights = torch.tensor(rows.weights[chosen], dtype=torch.double)
         evidence = rows.observed(chosen)["evidence"].double()
         fold = assign_folds(rows.frame["object_id"].gather(chosen).to_list(), _FOLDS, self.seed)
@@ -117,8 +118,8 @@ class _Tuning:
             for left in (fold == number for number in range(_FOLDS)):
                 factor, offset = recalibration(outputs[~left], evidence[~left], weights[~left], heads)
                 moved[left] = outputs[left] * factor + offset
-            losses[epochs] = evidence_loss(moved, evidence, [head.part for head in heads])
-        own = evidence_loss(logits[0], evidence, [head.part for head in heads])
+            losses[epochs] = evidence_loss(moved, evidence, parts)
+        own = evidence_loss(logits[0], evidence, parts)
         best = min(losses, key=lambda epochs: float((losses[epochs] * weights).sum()))
         gain, beyond = _gain(own, losses[best], weights), _gain(losses[0], losses[best], weights)
         if kept := gain[0] > gain[1]:

@@ -52,11 +52,11 @@ def mean_map_figure(
         axes[-1, column].set_xlabel(
             f"from the centre (pixels)\n{model.layer}, {model.cells}×{model.cells} cells", fontsize=8
         )
+    if not images:
+        return figure
     scale = scale or Normalize(min(image.norm.vmin for image in images), max(image.norm.vmax for image in images))
     for image in images:
         image.set_norm(scale)
-    if not images:
-        return figure
     bar = figure.colorbar(images[0], ax=axes, shrink=0.8)
     bar.set_label("mean Grad-CAM intensity", fontsize=8)
     bar.ax.tick_params(labelsize=7)
@@ -64,7 +64,7 @@ def mean_map_figure(
 
 
 def profile_figure(
-    explanations: Mapping[str, Explanation], unit: str = PIXELS, colours: Mapping[str, str] | None = None
+    explanations: Mapping[str, Explanation], unit: str, colours: Mapping[str, str] | None = None
 ) -> Figure:
     """Draw mean intensity against distance from the centre, with standard errors: one panel per class."""
     names = _names(explanations.values())
@@ -88,7 +88,7 @@ def profile_figure(
     return figure
 
 
-def difference_figure(compared: pl.DataFrame, unit: str = PIXELS) -> Figure:
+def difference_figure(compared: pl.DataFrame, unit: str) -> Figure:
     """Draw a table of `compare`: differences with 68 and 95 % bootstrap limits, by pair of models and class."""
     pairs = compared.select("first", "second").unique(maintain_order=True).rows()
     names = compared["class"].unique(maintain_order=True).to_list()

@@ -81,11 +81,7 @@ def radial_profiles(maps: np.ndarray, edges: np.ndarray, scale: np.ndarray | Non
 
 
 def profile_difference(
-    first: np.ndarray,
-    second: np.ndarray,
-    ids: tuple[Sequence[Any], Sequence[Any]],
-    bootstrap: int = 1000,
-    seed: int = 0,
+    first: np.ndarray, second: np.ndarray, ids: tuple[Sequence[Any], Sequence[Any]], bootstrap: int, seed: int
 ) -> dict[str, Any]:
     """Subtract the mean profiles of two models, shapes (N, B) and (M, B), with bootstrap limits over galaxies.
 

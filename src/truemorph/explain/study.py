@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations, product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -28,36 +28,23 @@ from truemorph.explain.profiles import (
 )
 from truemorph.explain.sanity_check import Randomisation, randomise
 from truemorph.labelling.labeller import Labeller
-from truemorph.labelling.parts import decoded, table_part
+from truemorph.labelling.parts import Galaxies, decoded, table_part
 from truemorph.progress import Progress, progress
+from truemorph.questions import columns_of
 
 _BATCH = 256
 # Galaxies for the check with random weights, which computes dozens of maps for each.
 _CHECKED = 32
 
 
-class Galaxies(NamedTuple):
-    """A batch of galaxies for a network."""
-
-    rows: pl.DataFrame  # `object_id` and, if known, RADIUS
-    pixels: np.ndarray  # uint8, shape (N, S, S, 3)
-    problems: Sequence[tuple[Any, str]] = ()  # ids of galaxies without a readable image, and reasons
-
-
-# Yields the galaxies for a model in batches, each time the same.
+# Yields the galaxies for a model in batches, each time the same: `object_id` and, if known, RADIUS, with pixels.
 Source = Callable[[TrainingConfig], Iterable[Galaxies]]
 
 
 def galaxies_of(frame: pl.DataFrame, root: Path) -> Source:
     """Make a source of a catalogue's galaxies, from `object_id` and `image`, a file below `root`."""
-
-    def galaxies(config: TrainingConfig) -> Iterator[Galaxies]:
-        part = table_part("galaxies", frame, root, "image")
-        for rows, pixels, problems in decoded(config, part.batches(_BATCH)):
-            listed = [(galaxy, why) for galaxy, why in zip(rows["object_id"], problems, strict=True) if why is not None]
-            yield Galaxies(rows.filter(pl.Series(problems, dtype=pl.String).is_null()), pixels, listed)
-
-    return galaxies
+    part = table_part("galaxies", frame, root, "image")
+    return lambda config: decoded(config, part.batches(_BATCH))
 
 
 @dataclass(frozen=True)
@@ -124,7 +111,7 @@ def explain(
 
 def checked(explanation: Explanation, model: Classifier, source: Source, draws: int, seed: int) -> Explanation:
     """Return maps with their test against so many networks with random weights."""
-    pixels = next(batch.pixels for batch in source(model.config) if len(batch.pixels))[:_CHECKED]
+    pixels = next(batch.inputs for batch in source(model.config) if len(batch.inputs))[:_CHECKED]
     try:
         return replace(explanation, check=randomise(model, pixels, explanation.layer, draws, seed))
     except InputError as problem:
@@ -145,19 +132,16 @@ def _explain(name: str, cam: GradCam, source: Source, rings: int, bar: Progress,
         if batch.rows.is_empty():
             continue
         seen += batch.rows.height
-        labels = labeller.label(batch.rows, batch.pixels)
+        labels = labeller.label(batch.rows, batch.inputs)
         _, fold = labeller.part_in_training(batch.rows["object_id"])
         bar.update(batch.rows.height)
         for head in model.heads:
-            of_head = labels[head.name("label")]
-            if head.question is not None:
-                numbered = {class_name: k for k, class_name in enumerate(head.classes)}
-                of_head = of_head.replace_strict(numbered, return_dtype=pl.Int64)
-            predicted = head.start + of_head.to_numpy()
+            p = labels.select(columns_of("p", head.columns)).to_numpy()
+            predicted = head.start + p.argmax(axis=1)
             chosen = np.isin(predicted, numbers)
             if not chosen.any():
                 continue
-            rows, pixels, predicted = batch.rows.filter(chosen), batch.pixels[chosen], predicted[chosen]
+            rows, pixels, predicted = batch.rows.filter(chosen), batch.inputs[chosen], predicted[chosen]
             maps = upsampled(cam.maps(pixels, predicted, fold[chosen]), size, cam.grid)
             sums += [moments(maps[predicted == k]) for k in range(n_classes)]
             profiles = {PIXELS: radial_profiles(maps, edges[PIXELS])}

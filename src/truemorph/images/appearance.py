@@ -17,7 +17,8 @@ _FAINTEST, _STAR = 0.1, 16  # grey levels: what is added to each measure, and th
 def appearance(pixels: np.ndarray) -> np.ndarray:
     """Measure images as a network takes them, uint8 (N, S, S, 3); return logarithms of `APPEARANCE`, (N, 8)."""
     side = pixels.shape[1]
-    lines = slice(max(1, side // _ROWS) // 2, None, max(1, side // _ROWS))
+    step = max(1, side // _ROWS)
+    lines = slice(step // 2, None, step)
     away = np.abs(np.arange(side) - (side - 1) / 2) * 2 / side
     radius = np.hypot(away[lines, None], away)
     rows = pixels[:, lines, :, 1].astype(np.int16)

@@ -47,14 +47,14 @@ Item = TypeVar("Item")
 Found = TypeVar("Found")
 
 
-def image_unit(units: Any, hdu: int | str | None = None) -> Any:
+def image_unit(units: Any, hdu: int | str | None) -> Any:
     """Return an HDU of a FITS file, by default the first with an image; astropy reads headers and data lazily."""
     if hdu is None:
         hdu = next((n for n, unit in enumerate(units) if unit.is_image and unit.shape and 0 not in unit.shape), 0)
     return units[hdu]
 
 
-def fits_values(data: bytes, hdu: int | str | None = None) -> np.ndarray:
+def fits_values(data: bytes, hdu: int | str | None) -> np.ndarray:
     """Return pixel values of a FITS image, gzipped or not, (H, W) or (3, H, W), with rows from the bottom."""
     from astropy.io import fits
 
@@ -250,7 +250,7 @@ def listed(images: Any) -> Any:
     """Return one image, or several, as a list; arrays and tensors of pixels unchanged."""
     if isinstance(images, str | os.PathLike | bytes | Image.Image):
         return [images]
-    if hasattr(images, "shape") and getattr(images, "ndim", 1) > 1:
+    if getattr(images, "ndim", 1) > 1:
         return images
     try:
         return list(images)  # of a column too, of polars, pandas or numpy

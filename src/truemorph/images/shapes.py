@@ -42,6 +42,7 @@ def _measure(images: np.ndarray) -> pl.DataFrame:
     # Use the fainter of each pixel and its opposite: galaxies are symmetric under 180° rotation, stars are not.
     grey = np.minimum(grey, grey[:, ::-1, ::-1]) + 0.564 * noise[:, None, None]  # mean of the minimum of two, in σ
     noise = noise * np.sqrt(1 - 1 / np.pi)  # and its standard deviation
+    pixel_noise = noise[:, None, None]
     axis = (np.arange(side, dtype=np.float32) - (side - 1) / 2) / side
     x, y = axis[None, None, :], axis[None, :, None]
     near = x**2 + y**2 < _REACH**2
@@ -50,7 +51,7 @@ def _measure(images: np.ndarray) -> pl.DataFrame:
     ratio, angle, scale = np.ones(n, np.float32), np.zeros(n, np.float32), np.full(n, _REACH / 3, np.float32)
     for _ in range(3):
         within = _elliptical(x, y, ratio, angle) < 3 * scale[:, None, None]
-        weight = np.where((grey > _DETECTED * noise[:, None, None]) & near & within, grey, 0)
+        weight = np.where((grey > _DETECTED * pixel_noise) & near & within, grey, 0)
         total = np.maximum(weight.sum(axis=(1, 2)), 1e-6)
         xx, yy, xy = ((weight * product).sum(axis=(1, 2)) / total for product in (x * x, y * y, x * y))
         spread = np.sqrt((xx - yy) ** 2 / 4 + xy**2)
@@ -73,17 +74,17 @@ def _measure(images: np.ndarray) -> pl.DataFrame:
     residual = grey - mean(grey, np.ones_like(grey))
     # Clip residuals of stars but not structure, by the spread of each annulus.
     spread = np.sqrt(mean(residual**2, np.ones_like(grey)))
-    kept = np.abs(residual) < _CLIP * np.maximum(spread, noise[:, None, None])
+    kept = np.abs(residual) < _CLIP * np.maximum(spread, pixel_noise)
     model = mean(grey, kept)
     residual = grey - model
     # Structure is measured outside the nucleus and above the noise.
-    disk = kept & (radius > 0.5) & (radius < 2.4) & (model > 2 * noise[:, None, None])
+    disk = kept & (radius > 0.5) & (radius < 2.4) & (model > 2 * pixel_noise)
     count = np.maximum(disk.sum(axis=(1, 2)), 1)
     variance = np.where(disk, residual**2, 0).sum(axis=(1, 2)) / count - noise**2
     brightness = np.where(disk, model, 0).sum(axis=(1, 2)) / count
     contrast = np.sqrt(np.maximum(variance, 0)) / np.maximum(brightness, noise)
 
-    flux = np.clip(np.minimum(grey, 2 * model + 3 * noise[:, None, None]), 0, None)
+    flux = np.clip(np.minimum(grey, 2 * model + 3 * pixel_noise), 0, None)
     growth = np.cumsum(summed(flux * (near & (radius < _OUTERMOST))).reshape(n, -1)[:, :_ANNULI], axis=1)
     fraction = growth / np.maximum(growth[:, -1:], 1e-6)
     edges = (np.arange(_ANNULI) + 1) * (_OUTERMOST / _ANNULI)

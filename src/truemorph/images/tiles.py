@@ -131,7 +131,7 @@ class Tiles:
         half = np.maximum(side / 2, 1)
         ends = [first.wcs.all_pix2world(x + dx, y + dy, 0) for dx, dy in ((half * ratio, 0), (0, half * ratio))]
         # Per band: matrix (N, 2, 2) in rows and columns, place of the source (N, 2), and factor of its values.
-        maps: list[tuple[np.ndarray, np.ndarray, float]] = []
+        maps = []
         for layer in layers:
             place = layer.pixels(ra, dec)
             columns = [(layer.pixels(*end) - place)[::-1] / half for end in ends]

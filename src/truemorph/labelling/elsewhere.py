@@ -23,7 +23,7 @@ _SHOWN = 3
 # Error above which a re-estimated fraction is not determined.
 _LARGEST_ERROR = 0.5
 _OF_ESTIMATE = ("estimate", "estimate_stderr", "estimate_low", "estimate_high")
-# Least part of an estimate's galaxies that are labelled.
+# Least part of an estimate's galaxies that are labelled, so that its fractions are theirs.
 _MOST_LABELLED = 0.95
 # Standard errors of a finding; least logarithms of factors that matter.
 _SIGNIFICANT, _NOT_CALIBRATED, _OTHER_CERTAINTY = 2.58, 0.1, 0.05
@@ -81,7 +81,7 @@ def _estimated(head: Head, curve: Mapping[str, Any]) -> dict[str, list[float | N
             for k, numerator in of_classes
             if numerator in totals
         }
-    if len(head.classes) != 2 or "log_likelihood" not in curve:  # the latter is no estimate
+    if len(head.classes) != 2 or "log_likelihood" not in curve:  # a curve that was given is no estimate
         return {}
     estimated = FittedCurve.from_dict(curve)
     [error] = (estimated.stderr[name] for name in fraction_names(head.classes))
@@ -91,15 +91,11 @@ def _estimated(head: Head, curve: Mapping[str, Any]) -> dict[str, list[float | N
 
 
 def class_fractions(
-    model: Classifier,
-    p: np.ndarray,
-    catalogue: CatalogTable | None,
-    labelled: int,
-    curves: Sequence[Mapping[str, Any]] | None = None,
+    model: Classifier, p: np.ndarray, catalogue: CatalogTable | None, labelled: int, curves: Sequence[Mapping[str, Any]]
 ) -> tuple[tuple[dict[str, Any], ...], list[Finding]]:
     """Return the fraction of each class, with findings: the mean of p(y | x), (N, K), and others with their errors.
 
-    These are re-estimated ones, and those of estimates (`curves`, by default those that the model was trained through)
+    These are re-estimated ones, and those of estimates (`curves`, if none those that the model was trained through)
     if the `labelled` galaxies of the `catalogue` are their own. Of a question also those of its answers if it applies.
     The mean has no error: how far training and calibration are off is not known. Re-estimated fractions have one only
     if those of training rest on gold labels.
@@ -122,9 +118,8 @@ def class_fractions(
         ratios = [(name, k, every) for k, name in enumerate(head.columns)]
         if head.question is not None:
             ratios += [(f"{head.classes[k]} if {head.question} applies", k, head.numbers) for k in head.numbers]
-        estimates, stated = _estimated(head, curve), dict[str, list[float | None]]()
-        if _is_own(quoted, catalogue, labelled):
-            stated = _estimated(head, quoted)
+        estimates = _estimated(head, curve)
+        stated = _estimated(head, quoted) if _is_own(quoted, catalogue, labelled) else {}
         for name, k, among in ratios:
             inside = np.isin(np.arange(again.size), among)
             whole = max(again[inside].sum(), 1e-300)
@@ -136,11 +131,15 @@ def class_fractions(
             trained, of_trained, *_ = estimates.get(name, [None] * 4)
             if trained is not None and of_trained is not None:  # the logit is off as that of training
                 error = np.hypot(error, of_trained * value * (1 - value) / max(trained * (1 - trained), 1e-9))
-            elif not model.trained_on.get("gold_definition"):  # trained on gold labels
+            elif not model.trained_on.get("gold_definition"):  # trained through a T(α) whose errors are not known
                 error = np.nan
-            row = {"class": name, "mean": float(mean[k] / max(mean[inside].sum(), 1e-300))}
-            row |= {"reestimated": value, "reestimated_stderr": error}
-            rows.append(plain({**row, **dict(zip(_OF_ESTIMATE, stated.get(name, [None] * 4), strict=True))}))
+            row = {
+                "class": name,
+                "mean": mean[k] / max(mean[inside].sum(), 1e-300),
+                "reestimated": value,
+                "reestimated_stderr": error,
+            }
+            rows.append(plain(row | dict(zip(_OF_ESTIMATE, stated.get(name, [None] * 4), strict=True))))
     weights = None if catalogue is None else catalogue.frame.get_column("sampling_weight", default=None)
     is_plain = weights is None or weights.n_unique() == 1  # otherwise the mean p is not of the same population
     return tuple(rows), findings + (_disagreement(rows) if is_plain else [])

@@ -32,14 +32,13 @@ class Estimated:
     p(y | label, votes, α, …) by regression.
     """
 
-    described: Mapping[str, Any]  # in the format of a fit file
+    described: dict[str, Any]  # in the format of a fit file
     source: str  # for messages
     galaxies: Mapping[str, np.ndarray | None] | None = None  # `Estimate.galaxies`
 
     uses_images = False
     features = ()
     folder = None
-    device = "cpu"
     held_out = None
     seen = pl.DataFrame(schema={"object_id": pl.String, "role": pl.String, "fold": pl.Int64})
 
@@ -57,12 +56,12 @@ class Estimated:
     @cached_property
     def transition(self) -> Transition:
         """T(α)."""
-        return transition_from_dict(dict(self.described))
+        return transition_from_dict(self.described)
 
     @property
     def curves(self) -> list[dict[str, Any]]:
         """T(α) in the format of a fit file."""
-        return [dict(self.described)]
+        return [self.described]
 
     @cached_property
     def heads(self) -> tuple[Head, ...]:
@@ -92,7 +91,7 @@ class Estimated:
     @property
     def model_hash(self) -> str:
         """Hash of its content."""
-        return content_hash(dict(self.described))[:16]
+        return content_hash(self.described)[:16]
 
     @property
     def trained_on(self) -> dict[str, Any]:
@@ -118,11 +117,13 @@ class Estimated:
         columns = {name: pl.Series(values, dtype=pl.Float64) for name, values in zip(names, p.T, strict=True)}
         return pl.DataFrame({"object_id": pl.Series(ids).cast(pl.String), _ALPHA: pl.Series(alpha), **columns})
 
-    def regressed(self, ids: pl.Series, alpha: pl.Series) -> pl.DataFrame:
-        """Return `regression_CLASS` of galaxies; null for those that are not its own, by id and α."""
-        assert self.by_regression is not None
-        own = pl.DataFrame({"object_id": ids.cast(pl.String), "alpha": alpha.cast(pl.Float64)})
-        joined = own.join(self.by_regression, "object_id", how="left", maintain_order="left")
-        names = self.by_regression.columns[2:]
-        same = (pl.col("alpha") - pl.col(_ALPHA)).abs() <= _SAME_ALPHA * pl.col(_ALPHA)
-        return joined.select(pl.when(same).then(pl.col(name)).alias(name) for name in names)
+
+def regressed(regression: pl.DataFrame, ids: pl.Series, alpha: pl.Series) -> pl.DataFrame:
+    """Return `regression_CLASS` of galaxies (`by_regression`); null for those that are not the estimate's own.
+
+    These are recognised by id and α.
+    """
+    galaxies = pl.DataFrame({"object_id": ids.cast(pl.String), "alpha": alpha.cast(pl.Float64)})
+    joined = galaxies.join(regression, "object_id", how="left", maintain_order="left")
+    same = (pl.col("alpha") - pl.col(_ALPHA)).abs() <= _SAME_ALPHA * pl.col(_ALPHA)
+    return joined.select(pl.when(same).then(pl.col(name)).alias(name) for name in regression.columns[2:])

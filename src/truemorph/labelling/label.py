@@ -15,11 +15,10 @@ import numpy as np
 from truemorph.classifiers.classifier import Classifier
 from truemorph.errors import InputError
 from truemorph.findings import Finding
-from truemorph.images.store import MAXIMUM_BAD_FRACTION
 from truemorph.labelling.elsewhere import ASSUMED, class_fractions, fractions_told, unlike_training
 from truemorph.labelling.estimated import Estimated
 from truemorph.labelling.output import Counts, Results
-from truemorph.labelling.parts import NO_INPUT
+from truemorph.labelling.parts import NO_INPUT, Part
 from truemorph.labelling.run import Labelling, LabelOptions, no_observed, open_labelling
 from truemorph.plotting import axes_or_new
 from truemorph.progress import progress, tell
@@ -85,11 +84,7 @@ class LabelReport(Result):
 
 
 def label_table(
-    model: Classifier | Estimated,
-    options: LabelOptions,
-    *,
-    shard: tuple[int, int] = (1, 1),
-    max_bad: float = MAXIMUM_BAD_FRACTION,
+    model: Classifier | Estimated, options: LabelOptions, *, shard: tuple[int, int] = (1, 1), max_bad: float
 ) -> LabelReport:
     """Label galaxies as `truemorph.label_galaxies`; the report counts the finished parts of this shard."""
     k, n = shard
@@ -97,28 +92,28 @@ def label_table(
         raise InputError(f"`shard` must be (k, n) with k from 1 to n; got {k}/{n}")
     work = open_labelling(model, options)
     parts = work.source.parts
-    own = range(k - 1, len(parts), n)
-    damaged = work.results.begin([parts[number].name for number in own])
-    left = [number for number in own if not work.results.is_done(parts[number].name)]
+    own = parts[k - 1 :: n]
+    damaged = work.results.begin([part.name for part in own])
+    left = [part for part in own if not work.results.is_done(part.name)]
     runs = work.labeller.engine.description
     tell(f"label: engine {runs}; {len(parts):,d} parts, of which this process labels {len(left):,d}")
     so_far: Counts = Counter()
-    for number in _here(work, left):
-        so_far += work.results.counts(parts[number].name)
+    for part in _here(work, left):
+        so_far += work.results.counts(part.name)
         if so_far["labelled"] + so_far["unreadable"] >= _ENOUGH:
             _check_bad(work.results, so_far, max_bad)
     return _concluded(work, shard, damaged, max_bad)
 
 
-def _here(work: Labelling, left: list[int]) -> Iterator[int]:
-    """Label parts that no other process is working on; yield their numbers."""
-    rows = [work.source.parts[number].rows for number in left]
+def _here(work: Labelling, left: list[Part]) -> Iterator[Part]:
+    """Label parts that no other process is working on, and yield them."""
+    rows = [part.rows for part in left]
     with progress(None if None in rows else sum(filter(None, rows)), "label", "gal") as bar:
-        for k, number in enumerate(left, 1):
+        for k, part in enumerate(left, 1):
             if bar.total is None:  # of tar files, only their number is known
                 bar.set_description(f"label, part {k:,} of {len(left):,}", refresh=False)
-            work.label(work.source.parts[number], bar)
-            yield number
+            work.label(part, bar)
+            yield part
 
 
 def _check_bad(results: Results, counts: Counts, max_bad: float) -> None:
@@ -146,24 +141,24 @@ def _concluded(work: Labelling, shard: tuple[int, int], damaged: list[Finding], 
         own, listed = counts, problems
         if shard[1] > 1:
             own, listed, _ = results.so_far([*results.parts][shard[0] - 1 :: shard[1]])
-        if about is None and not left:
-            about = _conclude(work, counts, problems, max_bad)
+        if not left:
+            _check_bad(results, counts, max_bad)
+            about = about or _conclude(work, counts, problems)
     if about is None:
         parts_left = f"{left} of {len(results.parts)} parts are left for other processes or shards."
         findings = [*work.findings, *unlike_training(labeller.comparison, own)]
         findings.append(Finding("parts-left", "note", parts_left))
     else:
-        _check_bad(results, counts, max_bad)
         findings = list(map(Finding.from_dict, about["findings"]))
     findings += [*damaged, *_about_rows(work, own, listed)]
-    about_run = not left, tuple(findings), classes, tuple((about or {}).get("fractions", ())), max_bad, shard
-    return LabelReport(results.out, own["rows_in"], own["labelled"], listed, *about_run)
+    fractions, is_complete = tuple((about or {}).get("fractions", ())), not left
+    counted = own["rows_in"], own["labelled"], listed
+    return LabelReport(results.out, *counted, is_complete, tuple(findings), classes, fractions, max_bad, shard)
 
 
-def _conclude(work: Labelling, counts: Counts, problems: list[tuple[str, str]], max_bad: float) -> dict[str, Any]:
+def _conclude(work: Labelling, counts: Counts, problems: list[tuple[str, str]]) -> dict[str, Any]:
     """Combine all parts, if the output is one table; return fractions and findings."""
     results, model = work.results, work.labeller.model
-    _check_bad(results, counts, max_bad)
     if counts["labelled"] == 0:
         why = problems[0][1] if problems else "it has no images"
         raise InputError(f"{work.source.path}: nothing to label ({why})")

@@ -20,7 +20,7 @@ from truemorph.catalogs.paths import given_labels, path_labels
 from truemorph.classifiers.classifier import Classifier
 from truemorph.classifiers.engines import Engine
 from truemorph.classifiers.held_out import BEYOND, Comparison, measured
-from truemorph.labelling.estimated import Estimated
+from truemorph.labelling.estimated import Estimated, regressed
 from truemorph.labelling.sources import base_names
 from truemorph.questions import Head, columns_of
 
@@ -64,9 +64,7 @@ class Labeller:
         out["p_spread"] = pl.Float64, f"{spread} over members; missing if only one member labelled the galaxy"
         for head in self.model.heads:
             out[head.name("label")] = _kind(head), f"class with the largest p(y | x){_numbered(head)}"
-        out |= {
-            "relation": (pl.String, "role of the galaxy in training: new, out_of_fold, early_stopping or in_sample")
-        }
+        out["relation"] = pl.String, "role of the galaxy in training: new, out_of_fold, early_stopping or in_sample"
         if self.observed:
             for head in self.model.heads:
                 out[head.name("observed_label")] = _kind(head), f"observed label{_numbered(head)}"
@@ -75,8 +73,7 @@ class Labeller:
             limit = f"the limit that {BEYOND:.0%} of those exceed; missing within it"
             out[UNLIKE] = pl.String, f"in what it differs most from training galaxies, if beyond {limit}"
         for head in self.model.heads if self.transitions else ():
-            condition = "given x, the observed label and alpha"
-            condition = condition if head.question is None else "given x, the votes and alpha"
+            condition = f"given x, the {'observed label' if head.question is None else 'votes'} and alpha"
             after = zip(columns_of("posterior", head.columns), head.classes, strict=True)
             out |= {column: (pl.Float64, f"posterior probability of {name}, {condition}") for column, name in after}
             largest = f"class with the largest posterior probability{_numbered(head)}"
@@ -132,16 +129,15 @@ class Labeller:
                 out[head.name("observed_label")] = observed[head.name("label")]
                 if self.transitions:
                     out |= self._posterior(observed, p[:, head.part], pl.Series(roles) != IN_SAMPLE, k)
-        if isinstance(self.model, Estimated) and self.regression is not None:
-            out |= self.model.regressed(frame["object_id"], out["alpha"]).to_dict()
+        if self.regression is not None:
+            out |= regressed(self.regression, frame["object_id"], out["alpha"]).to_dict()
         if self.comparison is not None:
             out[UNLIKE] = self.comparison.unlike(measured(self.model, inputs, out["alpha"] if self.observed else None))
         return pl.DataFrame(out).select(list(self.schema))
 
     @cached_property
     def _row(self) -> dict[str, int]:
-        if self.joined is None:
-            return {}
+        assert self.joined is not None
         return _by_name(self.joined["object_id"], list(range(self.joined.height)))
 
     def observed_rows(self, ids: pl.Series) -> pl.Series:
@@ -200,5 +196,5 @@ def _chances(head: Head, p: np.ndarray) -> dict[str, Any]:
     if head.question is not None:
         answers = p[:, head.numbers]
         out[head.name("p_applies")] = applies = answers.sum(axis=1)
-        out |= dict(zip(_given_applies(head), answers.T / np.maximum(applies, 1e-300), strict=True))
+        out |= zip(_given_applies(head), answers.T / np.maximum(applies, 1e-300), strict=True)
     return out | {head.name("label"): _named(head, np.argmax(p, axis=1))}

@@ -99,7 +99,7 @@ class Results:
         identity: dict[str, Any],
         parts: Sequence[Part],
         labels: CatalogTable,
-        hats: tuple[str, str] | None = None,
+        hats: tuple[str, str] | None,
     ) -> None:
         self.out, self._labels, self._identity = out, labels, plain(identity)
         self.parts = {part.name: part for part in parts}
@@ -136,11 +136,7 @@ class Results:
             if content and not self.is_table:
                 raise InputError(f"{self.folder}: exists but holds no labels; choose another `out`")
             write_json(self._run, self._identity)
-        self.check()
-
-    def check(self) -> None:
-        """Raise an InputError if the folder, if it is there, belongs to other settings."""
-        if self.is_there and (changed := changed_values(read_json(self._run), self._identity)):
+        if changed := changed_values(read_json(self._run), self._identity):
             other = f"holds labels of another run ({changed})"
             same = "set `engine` and `precision` everywhere, " if "engine was" in changed else ""
             raise InputError(f"{self.folder}: {other}; {same}delete this folder, or choose another `out`")
@@ -172,6 +168,7 @@ class Results:
     def _renewed(self, part: str) -> bool:
         """Write a part whose input has the same content, but another mark, with the new mark; return whether it has."""
         record, now = self._stored_record(part), self.parts[part]
+        del record["seal"]
         if record["input"] == now.mark or now.content is None or record["content"] != now.content():
             return False
         with self._writer(part) as writer:
@@ -199,10 +196,6 @@ class Results:
 
     def _path(self, part: str) -> Path:
         return self.folder / f"{part}.parquet"
-
-    @property
-    def _paths(self) -> list[Path]:
-        return list(map(self._path, self.parts))
 
     def _record(self, part: str) -> dict[str, Any]:
         """Return counts and problems of a part; nothing if it is not finished, can't be read, or is gone."""
@@ -314,9 +307,8 @@ class Results:
 
     def _seal(self, writer: pq.ParquetWriter, part: str, record: dict[str, Any], marks: list[str] | None) -> None:
         """Add to a part what it holds, and marks of its rows, if they were in memory, with a checksum of both."""
-        record = {key: value for key, value in record.items() if key != "seal"}
-        record["seal"] = content_hash([self._identity, part, record, marks])
-        writer.add_key_value_metadata({_RECORD: json.dumps(record), _ROWS: json.dumps(marks)})
+        seal = content_hash([self._identity, part, record, marks])
+        writer.add_key_value_metadata({_RECORD: json.dumps(record | {"seal": seal}), _ROWS: json.dumps(marks)})
 
     def _stored(self, part: str, columns: list[str] | None = None) -> pa.Table:
         """Read the labels of a part, which may have been damaged since its process checked it."""
@@ -337,7 +329,7 @@ class Results:
 
     def concluded(self) -> dict[str, Any] | None:
         """Return the metadata that `conclude` wrote beside the parts in a folder; None if they don't hold any more."""
-        if self.is_table or not self._summary.is_file() or not all(map(Path.is_file, self._paths)):
+        if self.is_table or not self._summary.is_file() or not all(self._path(part).is_file() for part in self.parts):
             return None
         summary = read_json(self._summary)
         return summary if summary.pop("sha256", None) == self._checksum(summary) else None
@@ -363,7 +355,7 @@ class Results:
                 path.unlink(missing_ok=True)
             return metadata
         if self.hats is not None:
-            write_hats(self._paths, self.out, self._schema, self.hats)
+            write_hats(list(map(self._path, self.parts)), self.out, self._schema, self.hats)
         elif self.out.suffix.lower() == ".parquet":
             with written_whole(self.out) as partial, pq.ParquetWriter(partial, self._schema) as writer:
                 for part in self.parts:

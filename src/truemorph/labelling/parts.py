@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -51,10 +51,16 @@ class Rows:
     images: list[Image]
 
 
-def decoded(
-    config: TrainingConfig, batches: Iterator[Rows]
-) -> Iterator[tuple[pl.DataFrame, np.ndarray, list[str | None]]]:
-    """Decode images in threads, a batch ahead; yield rows, pixels (M, S, S, 3) of readable images, and problems."""
+class Galaxies(NamedTuple):
+    """A batch of galaxies for a model."""
+
+    rows: pl.DataFrame  # of the N galaxies with an input: `object_id` and other columns
+    inputs: np.ndarray  # pixels, uint8 (N, S, S, 3); or features (N, P)
+    problems: Sequence[tuple[Any, str]] = ()  # ids of the others, such as those without a readable image, and reasons
+
+
+def decoded(config: TrainingConfig, batches: Iterator[Rows]) -> Iterator[Galaxies]:
+    """Decode images in threads, a batch ahead."""
 
     def pixels(image: Image) -> np.ndarray | str:
         picture = NO_IMAGE if image is None else image() if callable(image) else image
@@ -63,9 +69,12 @@ def decoded(
         return pixels_or_reason(fits_picture(picture, config) if isinstance(picture, np.ndarray) else picture, config)
 
     for rows, images in ahead(pixels, ((rows, rows.images) for rows in batches)):
+        is_good = np.array([not isinstance(image, str) for image in images], bool)
         good = [image for image in images if not isinstance(image, str)]
         stacked = np.array(good, np.uint8).reshape(-1, config.image_size, config.image_size, 3)
-        yield rows.frame, stacked, [image if isinstance(image, str) else None for image in images]
+        ids = zip(rows.frame["object_id"], images, strict=True)
+        problems = [(galaxy, why) for galaxy, why in ids if isinstance(why, str)]
+        yield Galaxies(rows.frame.filter(is_good), stacked, problems)
 
 
 @dataclass(frozen=True)
@@ -85,13 +94,13 @@ class Part:
     content: Callable[[], str] | None = None
 
 
-def table_part(name: str, frame: pl.DataFrame, root: Path | None, column: str | None) -> Part:
+def table_part(name: str, frame: pl.DataFrame, root: Path, column: str | None) -> Part:
     """Make a part of rows in memory; paths in `column` are text, or bytes if they may not be UTF-8."""
 
     def batches(size: int) -> Iterator[Rows]:
         for rows in frame.iter_slices(size):
             images: list[Image] = [None] * rows.height
-            if root is not None and column is not None:
+            if column is not None:
                 images = [None if path is None else root / os.fsdecode(path) for path in rows[column]]
             yield Rows(rows, images)
 

@@ -33,7 +33,7 @@ from truemorph.labelling.estimated import Estimated
 from truemorph.labelling.hats import NO_POSITION, check_replaceable
 from truemorph.labelling.labeller import Labeller
 from truemorph.labelling.output import Batch, Results, is_table, parts_folder
-from truemorph.labelling.parts import NO_FEATURE, DamagedFile, Part, Rows, decoded
+from truemorph.labelling.parts import NO_FEATURE, DamagedFile, Galaxies, Part, Rows, decoded
 from truemorph.labelling.sources import PART_ROWS, Source, SourceOptions, open_source, proof_of
 from truemorph.progress import Progress
 from truemorph.questions import columns_of
@@ -41,9 +41,6 @@ from truemorph.tables import CatalogTable, frame_hash, kind_of, missing_in, nume
 
 _BATCH = 256
 NOT_FINITE = "the model's probabilities are not finite"
-
-# Rows, inputs of the good rows, and the problem of each row.
-Inputs = tuple[pl.DataFrame, np.ndarray, list[str | None]]
 
 
 @dataclass(frozen=True)
@@ -98,10 +95,9 @@ class Labelling:
     def _labelled(self, part: Part, bar: Progress) -> Iterator[Batch]:
         inputs = ((batch, [batch]) for batch in self._inputs(part))
         # A batch begins before the one before it has ended.
-        for (frame, _, problems), (labels,) in ahead(self._labels, inputs, threads=self.labeller.engine.at_once):
-            listed = [
-                (galaxy, why) for galaxy, why in zip(frame["object_id"], problems, strict=True) if why is not None
-            ]
+        for batch, (labels,) in ahead(self._labels, inputs, threads=self.labeller.engine.at_once):
+            listed = list(batch.problems)
+            rows_in = batch.rows.height + len(listed)
             bad = {NOT_FINITE: ~pl.all_horizontal(pl.col(columns_of("p", self.labeller.model.classes)).is_finite())}
             if self.results.hats is not None:
                 ra, dec = (pl.col(name).cast(pl.Float64, strict=False) for name in self.results.hats)
@@ -109,17 +105,17 @@ class Labelling:
             for why, rows in bad.items():
                 listed += [(galaxy, why) for galaxy in labels.filter(rows)["object_id"]]
                 labels = labels.filter(~rows)
-            yield frame.height, labels, listed
-            bar.update(frame.height)
+            yield rows_in, labels, listed
+            bar.update(rows_in)
 
-    def _labels(self, batch: Inputs) -> pl.DataFrame:
-        """Label the good rows of a batch."""
-        frame, inputs, problems = batch
-        good = frame.filter(pl.Series(problems, dtype=pl.String).is_null())
-        return self.labeller.label(good, inputs) if good.height else pl.DataFrame(schema=self.labeller.schema)
+    def _labels(self, batch: Galaxies) -> pl.DataFrame:
+        """Label the galaxies of a batch that have an input."""
+        if batch.rows.is_empty():
+            return pl.DataFrame(schema=self.labeller.schema)
+        return self.labeller.label(batch.rows, batch.inputs)
 
-    def _inputs(self, part: Part) -> Iterator[Inputs]:
-        """Yield batches of rows of a part, inputs of the good rows, and the problem of each row."""
+    def _inputs(self, part: Part) -> Iterator[Galaxies]:
+        """Yield the galaxies of a part in batches, with their inputs."""
         model = self.labeller.model
         if isinstance(model, Classifier) and model.uses_images:
             yield from decoded(model.config, part.batches(_BATCH))
@@ -127,7 +123,8 @@ class Labelling:
         for rows in part.batches(PART_ROWS):
             features = logistic_inputs(rows.frame, model.features, str(self.source.path))
             finite = np.isfinite(features).all(axis=1)
-            yield rows.frame, features[finite], [None if is_finite else NO_FEATURE for is_finite in finite]
+            lacking = [(galaxy, NO_FEATURE) for galaxy in rows.frame["object_id"].filter(~finite)]
+            yield Galaxies(rows.frame.filter(finite), features[finite], lacking)
 
 
 def _other_batches(part: Part, labelled: set[Any], size: int) -> Iterator[Rows]:
@@ -186,8 +183,9 @@ class LabelOptions:
         if not model.uses_images:
             raise InputError("this model uses columns, not images; leave out `tiles`")
         trained = model.trained_on.get("cutouts")
-        size = self.size or (trained or {}).get("size")
-        bands = self.bands or tuple((trained or {}).get("bands", ()))
+        usual = trained or {}
+        size = self.size or usual.get("size")
+        bands = self.bands or tuple(usual.get("bands", ()))
         if size is None:
             raise InputError("give the `size` of cut-outs, such as 40arcsec, or an expression, such as 6 * radius")
         return for_model(open_tiles(self.tiles, bands, self.zero_point), trained, self.convert), size
@@ -288,7 +286,7 @@ def _findings(
 
 def _identity(labeller: Labeller, catalogue: CatalogTable) -> dict[str, Any]:
     """Return what determines the labels, beside the inputs."""
-    through: list[dict[str, Any]] = []
+    through = []
     for transition, names in zip(labeller.transitions, labeller.observables, strict=True):
         described = transition_to_dict(transition)
         described.pop("table", None)  # of a user-defined class
@@ -298,7 +296,7 @@ def _identity(labeller: Labeller, catalogue: CatalogTable) -> dict[str, Any]:
         "truemorph_version": __version__,
         "model_hash": labeller.model.model_hash,
         "engine": labeller.engine.description,
-        "transition": (through[0] if len(through) == 1 else through) if through else None,
+        "transition": through[0] if len(through) == 1 else through or None,
         "alpha": catalogue.metadata.get("alpha"),
     }
 
@@ -351,26 +349,32 @@ def _curves_for_posteriors(
     model: Classifier | Estimated, transition: dict[str, Any] | None, about: dict[str, Any], source: str
 ) -> list[dict[str, Any]]:
     """Return T(α) of each question in the format of a fit file; none if they would only repeat the observed labels."""
-    if transition is None and model.transition == MatrixTransition.identity(model.transition.n_classes):
-        return []
-    if transition is not None and len(model.heads) > 1:
-        raise InputError("this model answers several questions; posteriors need the T(α) that it was trained through")
-    if transition is not None and transition.get("question") != model.heads[0].question:
-        of_model, of = (
-            question or "its two classes" for question in (model.heads[0].question, transition.get("question"))
-        )
-        raise InputError(f"the model is of {of_model}, but T(α) of {of}; give that of the same question (`transition`)")
-    if transition is not None:
-        classes = transition_from_dict(transition).n_classes
-        if classes != len(model.heads[0].classes):
-            raise InputError(
-                f"the model tells {len(model.heads[0].classes)} classes apart, but T(α) {classes}; give the estimate "
-                "that it was trained through (`transition`)"
-            )
+    if transition is None:
+        if model.transition == MatrixTransition.identity(model.transition.n_classes):
+            return []
+        curves, fitted = model.curves, model.trained_on
+    else:
+        _check_question(model, transition)
+        curves, fitted = [transition], transition
     here = about.get("alpha_psf")
-    fitted = model.trained_on if transition is None else transition
     if here != fitted.get("alpha_psf", here):
         own = f"in units of the PSF's {here}" if here else "of unknown unit"
         curve = f"that of the bias curve in units of the PSF's {fitted['alpha_psf']}"
         raise InputError(f"{source}: α is {own}, but {curve}; prepare the catalogue with that unit (`psf`)")
-    return model.curves if transition is None else [transition]
+    return curves
+
+
+def _check_question(model: Classifier | Estimated, transition: dict[str, Any]) -> None:
+    """Raise an InputError unless T(α) is of the one question that a model answers, with its classes."""
+    head, *others = model.heads
+    if others:
+        raise InputError("this model answers several questions; posteriors need the T(α) that it was trained through")
+    if transition.get("question") != head.question:
+        of_model, of = (question or "its two classes" for question in (head.question, transition.get("question")))
+        raise InputError(f"the model is of {of_model}, but T(α) of {of}; give that of the same question (`transition`)")
+    classes = transition_from_dict(transition).n_classes
+    if classes != len(head.classes):
+        raise InputError(
+            f"the model tells {len(head.classes)} classes apart, but T(α) {classes}; give the estimate that it was "
+            "trained through (`transition`)"
+        )

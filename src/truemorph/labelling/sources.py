@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import os
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -102,7 +102,8 @@ def open_source(source: Any, options: SourceOptions | None = None, but: Collecti
             kind = ""  # a table; no single image has this extension
     else:
         raise InputError(f"{path}: no such file or folder")
-    if has_columns and (kind in ("images", "tar files") or path.suffix.lower() == ".txt"):
+    is_list = path.suffix.lower() == ".txt"
+    if has_columns and (is_list or kind in ("images", "tar files")):
         raise InputError(f"{path}: this source has no columns to copy, or positions; give a table")
     if tiles is not None and kind:
         table = _gathered(root, files, options)
@@ -117,7 +118,7 @@ def open_source(source: Any, options: SourceOptions | None = None, but: Collecti
         return _partitions(path, root, files, options)
     if kind == "images":
         return _files(path, path, files)
-    if path.suffix.lower() == ".txt":
+    if is_list:
         text = os.fsdecode(path.read_bytes().removeprefix(codecs.BOM_UTF8))
         names = [line for line in text.splitlines() if line.strip()]
         if not names:
@@ -209,10 +210,9 @@ def _table(content: Any, path: Path, options: SourceOptions) -> Source:
     names = table.frame.columns
     keep = options.copied(names, path)
     _check_columns([*keep, options.id_column, options.image_column], names, path)
-    prepared = {"label", "alpha"} <= set(names) or OBSERVED_LABEL in names
-    if "split" not in names and _usual(PATH_COLUMNS, names) not in (None, "image"):
-        prepared = False  # a table of images, not made by `prepare`
-    prepared = prepared and options.id_column is None and options.image_column is None
+    labelled = {"label", "alpha"} <= set(names) or OBSERVED_LABEL in names
+    of_prepare = "split" in names or _usual(PATH_COLUMNS, names) in (None, "image")  # others are tables of images
+    prepared = labelled and of_prepare and options.id_column is None and options.image_column is None
     if prepared:
         table = read_catalogue(table, labelled=False)
         root = image_folder(table) if options.images is None else options.images
@@ -281,9 +281,7 @@ def _partitions(path: Path, root: Path, files: list[str], options: SourceOptions
 
     Ids are text if the files have them in several types: as integers, 007 and 7 would be one galaxy.
     """
-    readers: list[tuple[str, int, Callable[..., Iterator[Rows]], tuple[str, str]]] = []
-    types: list[list[Any]] = []
-    described: tuple[dict[str, str], dict[str, str]] | None = None
+    readers, types, texts = [], [], []
     keep = options.copied(_schema(root / files[0]).names, path)
     for name in files:
         file = root / name
@@ -298,14 +296,14 @@ def _partitions(path: Path, root: Path, files: list[str], options: SourceOptions
         rows = pq.read_metadata(file).num_rows
         if rows:
             check_names([ids, *keep], str(file))
+            read = partial(parquet_batches, file, ids, images, keep)
+            readers.append((name, rows, read, (ids, images)))
             types.append(pl.DataFrame(schema.empty_table().select([ids, *keep])).dtypes)
             if types[-1][1:] != types[0][1:]:
                 raise InputError(f"{file}: {', '.join(keep)} have other types than in {readers[0][0]}; write one type")
-            read = partial(parquet_batches, file, ids, images, keep)
-            readers.append((name, rows, read, (ids, images)))
             units, descriptions = arrow_texts(schema)
-            described = described or (units, _with_ids(descriptions, ids))
-    if described is None:
+            texts.append((units, _with_ids(descriptions, ids)))
+    if not readers:
         raise InputError(f"{path}: the tables have no rows")
     check_partitions(root, files, sum(rows for _, rows, *_ in readers))
     id_type = types[0][0] if len({kind for kind, *_ in types}) == 1 else pl.String
@@ -314,7 +312,7 @@ def _partitions(path: Path, root: Path, files: list[str], options: SourceOptions
         for name, rows, read, columns in readers
     ]
     kinds = dict(zip(("object_id", *keep), (id_type, *types[0][1:]), strict=True))
-    units, descriptions = described
+    units, descriptions = texts[0]
     table = CatalogTable(pl.DataFrame(schema=kinds), units, descriptions=descriptions)
     return Source(parts, root, path, table, keep=keep)
 
@@ -330,10 +328,9 @@ def proof_of(source: Source, config: TrainingConfig) -> Proof:
             )
         galaxies = slice(1) if calibrate else slice(1, None)
         batches = (rows for part in source.parts for rows in part.batches(every))
-        for frame, pixels, problems in decoded(
-            config, (Rows(batch.frame[galaxies], batch.images[galaxies]) for batch in batches)
-        ):
-            readable = frame.filter(pl.Series(problems, dtype=pl.String).is_null())[:most]
+        chosen = (Rows(batch.frame[galaxies], batch.images[galaxies]) for batch in batches)
+        for rows, pixels, _ in decoded(config, chosen):
+            readable = rows[:most]
             most -= readable.height
             if readable.height:
                 yield pixels[: readable.height], readable

@@ -1,6 +1,6 @@
 """The bias curve T(α) = p(ỹ | y, α): what all families have in common, and their parameter spaces.
 
-Families are in `curves`, `shifted` and `regressions`, and listed in `families`. Estimators use unconstrained
+Families are in `formulas`, `shifted`, `logistic` and `paths`, and listed in `families`. Estimators use unconstrained
 parameters: positive ones by their logarithm, probabilities by their logit, so that any point is a valid T(α).
 
 Equation numbers are those of Medina-Rosales, Cabrera-Vives & Miller, "Mitigating Bias in Deep Learning: Training

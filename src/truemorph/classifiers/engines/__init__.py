@@ -47,8 +47,6 @@ class Engine(Protocol):
     `member` at the same time.
     """
 
-    name: str
-    precision: str
     description: str
     at_once: int
 
@@ -65,8 +63,7 @@ def engine_for(model: Any, name: str = "auto", precision: Precision = "auto", ga
     is first compared with float32 on the images of `gate`.
     """
     if not model.uses_images:
-        about = {"name": "numpy", "precision": "fp64", "description": "numpy", "at_once": 1}
-        of_features: Any = SimpleNamespace(**about, member=model.member_probabilities)
+        of_features: Any = SimpleNamespace(description="numpy", at_once=1, member=model.member_probabilities)
         return of_features
     if name not in ENGINES:
         raise InputError(f"no engine {name!r}; available: {', '.join(ENGINES)}")

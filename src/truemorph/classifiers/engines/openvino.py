@@ -66,7 +66,6 @@ class OpenVinoEngine:
                 # Here, because two threads that make their first arrays of tensors can wait for each other for ever.
                 idle.put((request, request.get_input_tensor().data, request.get_output_tensor().data))
         self._alignments = alignments
-        self.name, self.precision = "openvino", precision
         self.description = f"openvino cpu {precision}"
 
     def member(self, inputs: np.ndarray, member: int) -> np.ndarray:

@@ -39,7 +39,6 @@ def networks_of(model: Any) -> tuple[Path, list[Path]]:
     if model.folder is None:
         raise Unusable("OpenVINO's networks are kept by the checksum of a model; save it, and load it from its folder")
     place = cache_folder() / "openvino" / f"{model.model_hash}-{version('openvino')}-{CONVERSION}"
-    files = network_files(len(model.members))
     if not _is_whole(place, model):
         exported = model.folder / EXPORTED
         if find_spec("torch") is not None:
@@ -51,7 +50,7 @@ def networks_of(model: Any) -> tuple[Path, list[Path]]:
                 f"{model.folder}: has no OpenVINO networks, and torch is not installed to make them: pip install "
                 "'truemorph[networks]', or label with a copy made by `truemorph export` where torch is installed"
             )
-    return place, [place / name for name in files if name.endswith(".xml")]
+    return place, [place / name for name in network_files(len(model.members)) if name.endswith(".xml")]
 
 
 def network_files(members: int) -> list[str]:

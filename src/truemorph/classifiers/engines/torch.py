@@ -24,7 +24,7 @@ class TorchEngine:
 
     def __init__(self, model: Any, precision: str) -> None:
         self._device = torch_device(model.device)
-        self._type = torch.bfloat16 if precision == "bf16" else torch.float32
+        self._is_bf16 = precision == "bf16"
         fitting = max(8, min(_MOST_AT_ONCE, _PIXELS_AT_ONCE // model.config.image_size**2))
         self._at_once = _AT_ONCE_ON_GPU if self._device.type == "cuda" else fitting
         self.networks = list(map(self._placed, model.networks()))
@@ -32,12 +32,11 @@ class TorchEngine:
         self._mean, self._std = (
             torch.tensor(model.described["normalisation"][key], device=self._device) for key in ("mean", "std")
         )
-        self.name, self.precision = "torch", precision
         self.description = f"torch {self._device.type} {precision}"
 
     def _placed(self, network: torch.nn.Module) -> torch.nn.Module:
         """Move to the device; convert bf16 weights once, because autocast would do so for each batch."""
-        if self._type == torch.bfloat16:
+        if self._is_bf16:
             for layer in network.modules():
                 if isinstance(layer, nn.Conv2d | nn.Linear) and not isinstance(layer, PixelConv):
                     layer.to(torch.bfloat16)
@@ -46,10 +45,7 @@ class TorchEngine:
     def member(self, inputs: np.ndarray, member: int) -> np.ndarray:
         """Return p(y | x) of one member, shape (N, K)."""
         probabilities = []
-        with (
-            torch.inference_mode(),
-            torch.autocast(self._device.type, torch.bfloat16, enabled=self._type == torch.bfloat16),
-        ):
+        with torch.inference_mode(), torch.autocast(self._device.type, torch.bfloat16, enabled=self._is_bf16):
             for batch in self.batches(inputs):
                 logits = self.networks[member](batch)
                 probabilities.append(
