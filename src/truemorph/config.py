@@ -23,7 +23,7 @@ def by_commas(value: Any) -> Any:
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(by_commas)]
-# One was text in version 0.2.
+# A run.toml of version 0.2 may have one file, which is text.
 Files = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
 
 
@@ -149,7 +149,7 @@ class RunConfig(BaseModel):
         description="observed (through T(α) alone), naive (observed, as if correct), or gold labels alone: a column or "
         "rules; default: observed, then the gold labels of the estimate",
     )
-    where: tuple[str, ...] = Field((), description="fit theta to rows with COLUMN=VALUE only")
+    where: tuple[str, ...] = Field((), description="conditions, such as COLUMN=VALUE: rows to fit T(alpha) to")
     cache: str | None = Field(None, description="folder for decoded images, used by the next run")
     training: TrainingConfig = TrainingConfig()
 

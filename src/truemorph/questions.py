@@ -695,7 +695,7 @@ class Votes:
 
     @cached_property
     def paths(self) -> np.ndarray:
-        """Class of each galaxy by majority, shape (N,): at each gate, the answer with most votes decides.
+        """Number of each galaxy's path by majority, shape (N,): at each gate, the answer with most votes decides.
 
         A tie, or a question without votes, gets the answer that most galaxies have at this question.
         """

@@ -146,7 +146,8 @@ def run_plan(plan: Plan, folder: Path, jobs: int = 1) -> list[dict[str, Any]]:
                 f"the world {world!r} needs {FILES[world]}: give its folder (`data`), or choose other `worlds`"
             )
     if not any(plan.methods_in(world) for world in plan.worlds):
-        raise InputError("nothing to run: these methods need the true T(alpha), which does not exist in this world")
+        what = "the true T(alpha), or debiased votes, which this world does not have"
+        raise InputError(f"nothing to run: these methods need {what}; choose others")
     if plan.sizes:
         require_extra("networks")
     if "cleanlab" in plan.methods:

@@ -50,9 +50,8 @@ SUMMARY = (
 )
 TRAINED = (
     "Scored vs truth on test galaxies. All methods may use the same images, labels, votes and columns. Votes are used "
-    "by matching and by the two DDB methods with votes. Intrinsic columns (in the real world, axis ratio and colour "
-    "of the original image) are used by matching, by T(α) given intrinsic columns, and by DDB on votes and 300 gold "
-    "labels. Methods with gold labels know 300 true classes.",
+    "by matching. Intrinsic columns (in the real world, axis ratio and colour of the original image) are used by "
+    "matching and by T(α) given intrinsic columns. Methods with gold labels know 300 true classes.",
     "In the plain, confounded and real worlds, labels follow the paper's model, so DDB with the true T(α) has an "
     "advantage by construction.",
 )

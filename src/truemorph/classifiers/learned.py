@@ -175,7 +175,7 @@ def _read_gold(catalogue: CatalogTable, frame: pl.DataFrame, rule: str, asked: A
 def _gold_alone(catalogue: CatalogTable, rule: str, asked: Asked | None) -> Learned:
     """Return a question of which gold labels are learned instead of the observed ones.
 
-    A galaxy that was selected for a gold label stands for as many as its probability of selection says.
+    A galaxy that was selected for a gold label is weighted by 1 / its probability of selection.
     """
     frame = catalogue.frame
     if asked is not None:

@@ -139,7 +139,7 @@ class Evidence:
     others: Sequence[LabelSet] = ()  # of other groups
     truths: Mapping[str, LabelSet] = field(default_factory=dict)  # gold labels by their definition
     asked: Asked | None = None  # the question as the estimate asks it
-    known: Mapping[str, np.ndarray] = field(default_factory=dict)  # (N,): classes of T by gold labels, or -1; the same
+    known: Mapping[str, np.ndarray] = field(default_factory=dict)  # (N,): classes by gold labels, or -1; by definition
     with_predictions: PopulationFractions | None = None  # by its gold labels, with the models' predictions beside votes
     origin: str = ""  # of the estimate, in words, such as "fit.json"
     after: LabelSet | None = None  # what the report says of each galaxy, in classes of T

@@ -131,7 +131,7 @@ def _alone(question: str | None, shown: _Shown, options: ReportOptions) -> Evide
 
 
 def _named_first(estimate: Estimate) -> Quantity:
-    """The fraction that a report opens with: the first that its tree shows, or of the commonest answer but one."""
+    """The fraction that a report opens with: the first that its tree shows, or that of the second commonest answer."""
     assert isinstance(estimate.transition, TreeTransition)
     asked = estimate.transition.asked
     totals = {name: of.total[1] for name, of in estimate.fractions.quoted.items()}

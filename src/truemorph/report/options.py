@@ -28,7 +28,8 @@ class ReportOptions:
     intrinsic : sequence of str
         Columns that true classes may depend on.
     where : sequence of str
-        "COLUMN=VALUE": galaxies to measure on; without a condition on `split`, test galaxies if there are 1,000.
+        Conditions, such as "COLUMN=VALUE" or "z < 0.1": galaxies to measure on; without a condition on `split`, test
+        galaxies if there are 1,000.
     better : Path, optional
         Folder of better images, OBJECT_ID.jpg.
     galaxies : int
