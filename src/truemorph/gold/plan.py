@@ -174,7 +174,7 @@ def predicted_probabilities(
         has_p = np.isfinite(p)
         if has_p.all():
             return p
-        return np.where(has_p, p, predicted_probabilities(label, alpha, None, None, curve, observables))
+        return np.where(has_p, p, predicted_probabilities(label, alpha, gold, None, curve, observables))
     if curve is None and (pilot := _pilot(gold)) is not None:
         bins = Bins.cut(alpha, default_bins(label.size))
         regression = GoldRegression.fit(regression_terms(label, alpha), pilot, bins)
