@@ -73,6 +73,11 @@ def test_given_and_computed_fractions_are_not_mixed():
     np.testing.assert_array_equal(got.numbers("disk_fraction"), [0.25, 0.25, np.nan])
 
 
+def test_a_label_column_of_empty_text_gives_no_label():
+    got = mapped({"label": "l"}, l=pl.Series([None, None], dtype=pl.String))
+    assert np.isnan(got.numbers("label")).all()
+
+
 def test_impossible_counts_are_missing():
     got = mapped({**COUNTS, "vote_count": "n"}, s=[-1.0, 3.0, 3e20, 2.0, 2.0], d=[1] * 5, n=[4] * 5)
     assert got.frame["smooth_votes"].to_list() == [None, 3, None, 2, 2]
