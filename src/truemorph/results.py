@@ -90,7 +90,7 @@ class Result(ABC):
         """
         from truemorph.samp import sent
 
-        return sent(self.to_table(), type(self).__name__, to)
+        return PlainResult(*sent(self.to_table(), type(self).__name__, to))
 
     def __str__(self) -> str:
         return self.summary()

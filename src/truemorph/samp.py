@@ -10,7 +10,6 @@ from queue import Empty, Queue
 from typing import Any
 
 from truemorph.errors import InputError, TruemorphError
-from truemorph.results import PlainResult
 from truemorph.tables import read_table, write_table
 
 _LOAD = "table.load.votable"
@@ -19,8 +18,8 @@ _PATIENCE = 120
 _START = "start TOPCAT, Aladin or DS9, and send the table again"
 
 
-def sent(source: Any, name: str, to: str | None = None) -> PlainResult:
-    """Send a table of any kind as a VOTable, wait until it is loaded, and return what was sent.
+def sent(source: Any, name: str, to: str | None = None) -> tuple[str, dict[str, Any]]:
+    """Send a table of any kind as a VOTable, wait until it is loaded, and return what was sent, as text and as values.
 
     `name` is that of the table in the programs; `to`, a part of a program's name, chooses among them.
     """
@@ -57,7 +56,7 @@ def sent(source: Any, name: str, to: str | None = None) -> PlainResult:
     rows, columns = table.frame.shape
     programs = list(receivers.values())
     text = f"Sent {name} ({rows:,} rows, {columns} columns) to {', '.join(programs)}"
-    return PlainResult(text, {"name": name, "rows": rows, "columns": columns, "programs": programs})
+    return text, {"name": name, "rows": rows, "columns": columns, "programs": programs}
 
 
 def _receivers(client: Any, to: str | None) -> dict[str, str]:

@@ -46,4 +46,4 @@ def send_table(table: Table, *, to: str | None = None) -> PlainResult:
     from truemorph.samp import sent
     from truemorph.tables import kind_of
 
-    return sent(table, Path(table).name if isinstance(table, str | Path) else kind_of(table), to)
+    return PlainResult(*sent(table, Path(table).name if isinstance(table, str | Path) else kind_of(table), to))
