@@ -179,6 +179,7 @@ def options_in(path: PathLike, command: str = "train", commands: Iterable[str] =
     return content
 
 
+# Names in a run.toml of version 0.2 that are no options now.
 _GONE = ("votes", "naive", "training", "intrinsic")
 
 

@@ -189,10 +189,10 @@ def changed_values(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def check_format(described: Mapping[str, Any], source: object) -> None:
-    """Refuse a file of version 0.1, whose metadata have no number, or of a later version, which have a higher one."""
+    """Refuse catalogues and labels of version 0.1, which have no number, and files of a later version: a higher one."""
     version = described.get("format_version", 0)
-    if "truemorph_version" in described and not version:
-        raise InputError(f"{source}: of version 0.1, which is no longer read; make it again with this version")
+    if described.get("kind") in ("catalogue", "labels") and "truemorph_version" in described and not version:
+        raise InputError(f"{source}: written by truemorph 0.1, whose tables are no longer read; make it again")
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise InputError(
             f"{source}: format {version} is newer than this truemorph supports ({FORMAT_VERSION}); upgrade truemorph"

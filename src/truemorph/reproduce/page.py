@@ -225,7 +225,8 @@ def _statements(judged: list[Statement]) -> Table:
         f"network has the bias of its labels holds if the difference is within {TOLERANCE:g} at two errors, and is "
         "contradicted if it is beyond. From one training, statements on networks stay open. Maps: mean Grad-CAM "
         "intensity, as in Figure 7, within and beyond half of its radius, which is half the width of the image, so "
-        "that corners are in no ring; brightest: the brightest ring of each half; range: of the mean profile."
+        "that corners are in no ring. That maps are brightest in one half compares the brightest ring of each half of "
+        "the mean profile; range / mean is that of this profile."
     )
     head = ["statement of the paper", "section", "difference here", "in the paper", "verdict"]
     return Table("Statements of the paper", head, judged, note)
