@@ -19,6 +19,7 @@ from truemorph.cli import COMMANDS, GROUPS, command_app
 
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "docs").glob("[ct]*/*.md")]
 FENCED = re.compile(r"^```(?:bash)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
+CELL = re.compile(r"^```\{code-cell\} ipython3\n(?::tags:.*\n)?(.*?)^```", re.MULTILINE | re.DOTALL)
 OPTION = re.compile(r"--[a-z][\w-]*")
 # With a name after a dot, which is a setting or a column.
 DOTTED = {"--training", "--columns"}
@@ -47,6 +48,19 @@ def test_every_option_of_a_shown_command_exists(page, words):
         | DOTTED
     )
     assert {found[0] for found in map(OPTION.match, words) if found} <= existing
+
+
+@pytest.mark.parametrize(
+    "page",
+    [one for one in PAGES if one.parent.name == "docs" and CELL.search(one.read_text())],
+    ids=lambda page: page.stem,
+)
+def test_code_of_guides_runs(page, monkeypatch):
+    pytest.importorskip("IPython")
+    monkeypatch.setenv("DOCS_FOLDER", str(ROOT / "docs"))
+    names = {}
+    for cell in CELL.findall(page.read_text(encoding="utf-8")):
+        exec(cell, names)
 
 
 def test_every_command_has_a_page_and_is_shown():
