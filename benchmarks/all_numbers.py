@@ -121,11 +121,11 @@ ENTRIES = (
         "other_labels other_labels_with_gold", 1, "other_labels.py 200", (DATA, "benchmarks/question_fractions.py")
     ),
     Entry(
-        "other_ppi other_crowds",
+        "other_ppi other_crowds other_quapy",
         6,
         "other_software.py 100",
-        ("benchmarks/error_bars.py",),
-        packages=("ppi_py", "crowdkit"),
+        ("benchmarks/error_bars.py", "benchmarks/unfriendly_worlds.py"),
+        packages=("ppi_py", "crowdkit", "quapy", "abstention"),
     ),
     Entry("zoobot_accuracy", 60, "beside_zoobot.py ../shared/data $ZOOBOT_PYTHON", (DATA,)),
     Entry("elsewhere elsewhere_found", 3, "another_survey.py", (DATA,)),

@@ -1,10 +1,10 @@
-"""Compare with ppi_py and crowd-kit: tables of docs/comparison.md.
+"""Compare with ppi_py, crowd-kit and QuaPy: tables of docs/comparison.md.
 
-    pip install ppi-python crowd-kit
+    pip install ppi-python crowd-kit quapy abstention
     python benchmarks/other_software.py [DRAWS]
 
-On simulated catalogues, ppi_py estimates a mean from gold labels and observed labels, and crowd-kit combines the
-answers of single people. truemorph needs none of them.
+On simulated catalogues, ppi_py estimates a mean from gold labels and observed labels, crowd-kit combines the answers
+of single people, and QuaPy re-estimates class fractions of another sample. truemorph needs none of them.
 """
 
 import sys
@@ -13,13 +13,17 @@ from importlib.metadata import version
 
 import numpy as np
 import pandas as pd
+from abstention.calibration import TempScaling
 from crowdkit.aggregation import GLAD, DawidSkene, MajorityVote
 from error_bars import BINS, FLIPS, bin_means, columns
 from ppi_py import ppi_mean_ci, ppi_mean_pointestimate
+from quapy.method.aggregative import EMQ
 from scipy.special import expit, logit
 from sklearn.metrics import balanced_accuracy_score
+from unfriendly_worlds import two_samples
 
 import truemorph as tm
+from truemorph.bias.prior import reestimated_fractions
 
 GALAXIES, PEOPLE, ANSWERS = 4000, 200, 20
 # Scatter of the probability of a disk vote: of galaxies (intra-galaxy correlation), and of people (in its logit).
@@ -110,11 +114,38 @@ def crowds(draws):
         print(f"| {name} | " + " | ".join(cells) + " |")
 
 
+def quantified(factor, fraction, seed):
+    """Error of the re-estimated disk fraction of another sample, by each way, and the probability covered."""
+    truth, labels, held_out, true, p_new = two_samples(factor, factor, seed, fractions=(0.7, fraction))
+    found, trained = {}, held_out.p.mean(axis=0)
+    found["EMQ"] = EMQ.EM(trained, p_new, epsilon=1e-8)[0][1]
+    for name, classes in (("labels", labels), ("true classes", truth)):
+        # EMQ_BCTS of QuaPy: bias-corrected temperature scaling (Alexandari et al. 2020).
+        calibrated = TempScaling(bias_positions="all")(held_out.p, np.eye(2)[classes], posterior_supplied=True)
+        found[f"EMQ, calibrated on {name}"] = EMQ.EM(calibrated(held_out.p).mean(axis=0), calibrated(p_new), 1e-8)[0][1]
+    found["truemorph"] = reestimated_fractions(p_new, held_out)[0][1]
+    return {name: value - true.mean() for name, value in found.items()}
+
+
+def quantifiers(draws):
+    """Disk fraction of another sample, re-estimated by QuaPy's EMQ and by truemorph."""
+    print("## other_quapy")
+    print(f"QuaPy {version('quapy')}; {draws} catalogues. Bias, rms error of the disk fraction.\n")
+    for row, (factor, fraction) in enumerate((one, other) for other in (0.3, 0.7) for one in (0.8, 1.0, 1.25)):
+        each = [quantified(factor, fraction, seed) for seed in range(draws)]
+        if row == 0:
+            print(f"| factor of the logits, disk fraction | {' | '.join(each[0])} |\n|---{'|---' * len(each[0])}|")
+        errors = np.array([list(one.values()) for one in each])
+        cells = zip(errors.mean(0), np.sqrt(np.mean(errors**2, axis=0)), strict=True)
+        print(f"| {factor:g}, {fraction:g} | " + " | ".join(f"{bias:+.3f}, {rms:.3f}" for bias, rms in cells) + " |")
+
+
 def main():
     draws = int(sys.argv[1]) if len(sys.argv) > 1 else 100
     warnings.filterwarnings("ignore")
     ppi(draws)
     crowds(max(draws // 10, 2))
+    quantifiers(draws)
 
 
 if __name__ == "__main__":

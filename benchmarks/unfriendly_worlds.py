@@ -201,18 +201,24 @@ def of_a_population(drift=0.3, **world):
     }  # fmt: skip
 
 
-def with_wrong_logits(factor, of_new_only, seed, held=3000, new=4000, fractions=(0.7, 0.3)):
-    """Re-estimated disk fraction where logits are wrong by a factor; before: without that of held-out galaxies."""
+def two_samples(factor_held, factor_new, seed, held=3000, new=4000, fractions=(0.7, 0.3)):
+    """Held-out galaxies (truth, labels, HeldOut) and new ones (truth, p(y | x)), whose logits are wrong by a factor."""
     rng, both = np.random.default_rng(seed), []
-    for n, fraction in zip((held, new), fractions, strict=True):
+    for n, fraction, factor in zip((held, new), fractions, (factor_held, factor_new), strict=True):
         truth = (rng.random(n) < fraction).astype(int)
         logits = 2 * (rng.normal(size=n) + 2 * truth) - 2 + logit(fractions[0])
-        both.append((truth, expit(logits * (1.0 if of_new_only and n == held else factor))))
+        p = expit(logits * factor)
+        both.append((truth, np.column_stack([1 - p, p])))
     (truth, p), (true, p_new) = both
     alpha = np.exp(2.8 + 0.45 * rng.normal(size=held))
     labels, curve = observed_labels(truth, alpha, FLIPS["rayleigh"], seed), FLIPS["rayleigh"]
-    held_out = HeldOut(np.column_stack([1 - p, p]), label_columns(curve, labels, alpha), np.ones(held))
-    p_new, found = np.column_stack([1 - p_new, p_new]), {}
+    return truth, labels, HeldOut(p, label_columns(curve, labels, alpha), np.ones(held)), true, p_new
+
+
+def with_wrong_logits(factor, of_new_only, seed):
+    """Re-estimated disk fraction where logits are wrong by a factor; before: without that of held-out galaxies."""
+    _, _, held_out, true, p_new = two_samples(1.0 if of_new_only else factor, factor, seed)
+    found = {}
     results = {
         "": reestimated_fractions(p_new, held_out),
         "before_": _of_another_sample(p_new, *held_out.fractions(0.0)),
