@@ -64,18 +64,18 @@ def written_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def written_whole(path: PathLike, durable: bool = False) -> Iterator[Path]:
+def written_whole(path: PathLike, durable: bool = False, of_many: bool = False) -> Iterator[Path]:
     """Write a file atomically; its folder is created if missing.
 
     The block writes the yielded temporary file in the same folder, with the same extension. It replaces `path` when
-    the block ends, if `durable` once it is on the disk, and is removed if the block raises.
+    the block ends, if `durable` once it is on the disk, and is removed if the block raises. What killed processes left
+    is removed before, except in folders of many files, where each search would take longer than writing.
     """
     path = Path(path)
     if path.exists() and not path.is_file():
         raise InputError(f"{path}: is a folder or a device; give the name of a file")
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Durable files are many in a folder, which removes what was left when it is finished.
-    partial = path.with_name(f".{os.getpid()}.{path.name}") if durable else partial_path(path)
+    partial = path.with_name(f".{os.getpid()}.{path.name}") if durable or of_many else partial_path(path)
     try:
         yield partial
         if durable:
@@ -93,7 +93,7 @@ def written_whole(path: PathLike, durable: bool = False) -> Iterator[Path]:
 
 def write_file(path: Path, content: str | bytes) -> Path:
     """Write a file atomically, text as UTF-8."""
-    with written_whole(path) as partial:
+    with written_whole(path, of_many=True) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
     return path
 

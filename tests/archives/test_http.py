@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import io
+import os
 import re
 import time
 import zipfile
@@ -206,6 +207,16 @@ def test_unzip_writes_selected_missing_files(tmp_path):
     unzip(path, out, WANTED)
     assert {f"images/{one.name}": one.read_bytes() for one in (out / "images").iterdir()} == IMAGES
     assert (out / "images/3.jpg").stat().st_mtime_ns == kept
+
+
+def test_unzip_does_not_search_the_folder_for_each_file(tmp_path, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        for number in range(50):
+            file.writestr(f"images/{number}.jpg", bytes(number))
+    searched, scandir = [], os.scandir
+    monkeypatch.setattr(os, "scandir", lambda *where: searched.append(where) or scandir(*where))
+    assert len(unzip(tmp_path / "a.zip", tmp_path / "out", re.compile(r"images/(.*)"))) == 50
+    assert len(searched) < 5
 
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "images/../../up.jpg", "C:/up.jpg", "\\\\host\\up.jpg", "..\\up.jpg"])

@@ -52,7 +52,7 @@ def in_batches(
                 continue
             frames.append(keys.to_frame(key).join(rows, on=key, how="left").select(*schema))
             if rows.height:  # not stored if empty, because the server may be at fault
-                with written_whole(parts / f"{begin}-{keys[0]}.parquet") as partial:
+                with written_whole(parts / f"{begin}-{keys[0]}.parquet", of_many=True) as partial:
                     frames[-1].write_parquet(partial)
             bar.update(keys.len())
             to_ask = to_ask.slice(keys.len())
