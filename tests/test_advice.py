@@ -178,6 +178,13 @@ def test_probabilities_of_selection_mend_gold_labels_that_differ_in_a_column():
     return estimate(table, gold="gold"), estimate(table.with_columns(gold_probability=chance), gold="gold")
 
 
+@advice("most-left-out")
+def test_an_estimate_without_a_column_that_most_galaxies_lack():
+    table = simulated(2000, 6, gold=400)
+    table = table.with_columns(pl.when(pl.int_range(pl.len()) % 3 == 0).then("covariate").alias("covariate"))
+    return estimate(table, gold="gold", intrinsic=["covariate"]), estimate(table, gold="gold")
+
+
 @advice("gold-equals-labels")
 def test_classes_from_experts_instead_of_copies_of_the_labels():
     labels, alpha, _, truth = arrays()
@@ -548,8 +555,8 @@ def bars(asked=40, **changed):
     """Votes for disks, and for bars of disks; bars were not asked of half of the galaxies."""
     disk = np.where(np.arange(60) < 30, 0, 35)
     bar = np.where(np.arange(60) % 3, 0.2, 0.8) * disk * asked // 40
-    table = pl.DataFrame({"id": range(60), "s": 40 - disk, "d": disk, "no": disk - bar, "bar": bar, "alpha": 6.0})
-    return table.with_columns(**changed)
+    table = pl.DataFrame({"id": range(60), "s": 40 - disk, "d": disk, "no": disk - bar, "bar": bar})
+    return table.with_columns(alpha=pl.lit(np.linspace(4, 8, 60)), **changed)
 
 
 OWN_TREE = {

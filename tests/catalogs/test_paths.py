@@ -334,7 +334,7 @@ def test_answers_of_ones_own_that_are_called_artifact_are_outside_unless_the_tre
 
 def test_tables_of_other_votes_are_told_how_to_be_read():
     named = {"id": "id", "alpha": "alpha"}
-    table = pl.DataFrame({"id": range(60), "n0": [3, 1, 0] * 20, "n1": [1, 4, 0] * 20, "alpha": 6.0})
+    table = pl.DataFrame({"id": range(60), "n0": [3, 1, 0] * 20, "n1": [1, 4, 0] * 20, "alpha": np.linspace(4, 8, 60)})
     with pytest.raises(InputError) as problem:
         prepare_catalogue(table, **named)
     assert all(f"`{option}`" in str(problem.value) for option in ("answers", "tree", "question"))

@@ -9,7 +9,7 @@ import pytest
 from astropy import units as u
 from astropy.cosmology import WMAP9, Planck18
 
-from catalogs.made_up import DISK, GZ2, IDS, SMOOTH, full, noted, photometry, refused, votes
+from catalogs.made_up import ARTEFACT, DISK, GZ2, IDS, SMOOTH, full, noted, photometry, refused, votes
 from conftest import codes
 from truemorph import estimate_transition, write_table
 from truemorph import prepare_catalogue as prepare
@@ -20,6 +20,20 @@ from truemorph.tables import CatalogTable
 
 COUNTED = {"smooth_fraction": False, "smooth_votes": "s", "disk_votes": "d", "vote_count": "total"}
 COUNTED = {**GZ2, "columns": COUNTED}
+
+
+def test_a_resolution_that_is_the_same_for_all_galaxies_is_refused():
+    with refused("alpha", "30"):
+        prepare(full(), alpha="30")
+
+
+def test_galaxies_without_votes_that_keep_their_label_are_not_said_to_be_dropped():
+    row = pl.int_range(pl.len())
+    disk = pl.when(row < 4).then(None).when(row == 4).then(0.0).otherwise(DISK)
+    none = {name: pl.when(row < 5).then(0.0).otherwise(name) for name in (SMOOTH, ARTEFACT)}
+    made = prepare(full().with_columns(**none, **{DISK: disk}))
+    assert made.catalogue.frame.height == 59
+    assert noted([finding for finding in made.findings if finding.code == "galaxies-not-asked"], "1 of 60")
 
 
 def prepared_frame(table=None, **asked):

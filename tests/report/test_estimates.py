@@ -87,3 +87,15 @@ def test_without_an_estimate_one_is_made_with_the_gold_labels(world):
     content = tm.write_report(out=folder / "own.html", options=options).content
     own = tm.estimate_transition(folder / "own.parquet", gold="gold", fraction_bins=5)
     assert [row["corrected"] for row in content["questions"][0]["bins"]] == own.fractions.fractions[:, 1].tolist()
+
+
+def test_a_page_on_selected_galaxies_counts_these(world, tmp_path):
+    table, _ = world
+    catalogue, fit = tmp_path / "all.parquet", tmp_path / "deep.json"
+    table.drop("truth").write_parquet(catalogue)
+    tm.estimate_transition(catalogue, out=fit, compare=False, gold="gold", where=["tier=deep", "split=train"])
+    options = tm.ReportOptions(catalogue=catalogue, maps=0, bootstrap=0)
+    report = tm.write_report(fit, out=tmp_path / "page.html", options=options)
+    deep = (table["tier"] == "deep").sum()
+    assert max(row["galaxies"] for row in report.content["questions"][0]["table"]) == deep < table.height
+    assert "estimate-of-other-galaxies" not in codes(report)

@@ -182,7 +182,9 @@ class FittedCurve(Result):
         """Return the class fractions with their ranges, the parameters, and what they rest on."""
         facts = []
         for name, k in fraction_names(self.classes).items():
-            value = f"{self.class_fractions[k]:.3f} ± {self.stderr[name]:.3f}"
+            value = f"{self.class_fractions[k]:.3f}"
+            if self.method == "gold" or value not in ("0.000", "1.000"):  # at its bound, a ± says nothing
+                value += f" ± {self.stderr[name]:.3f}"
             spans = "{:.3f} to {:.3f}".format(*self.ranges[k])
             if self.method == "gold":
                 of_all = "± {:.3f}, {:.3f} to {:.3f}".format(*self.population[:, k])

@@ -144,7 +144,7 @@ def _labels_from_votes(funnel: Funnel, mapped: Mapped) -> tuple[np.ndarray, list
         findings.append(Finding("fractions-above-one", "caution", above, "Check that they belong to one question."))
     first, second = mapped.mapping.classes[:2]
     labels, reasons = labels_from_votes(*fractions, classes=(first, second))
-    unasked = selected & (np.nan_to_num(fractions) == 0).all(axis=0)
+    unasked = selected & (np.nan_to_num(fractions) == 0).all(axis=0) & (reasons != "")
     if n_unasked := np.count_nonzero(unasked):
         lacking = (
             f"{n_unasked:,d} of {selected.sum():,d} galaxies have no votes for {first} or {second} and were dropped."
@@ -208,7 +208,13 @@ def check_sizes(mapped: Mapped, kept: np.ndarray) -> list[Finding]:
     """
     (low, high), findings = _USUAL_ALPHA, []
     if "alpha" in mapped.columns:
-        middle = np.median(mapped.numbers("alpha")[kept])
+        alpha = mapped.numbers("alpha")[kept]
+        if kept.sum() > 1 and np.ptp(alpha) == 0:
+            raise InputError(
+                f"{mapped.table_name}: all galaxies have the same resolution, {alpha[0]:.3g} (`alpha`); give the "
+                "column of α, or those of radius and PSF width (`radius`, `psf_fwhm`)"
+            )
+        middle = np.median(alpha)
         if not low <= middle <= high:
             text = f"The median of α is {middle:.3g}, outside {low:g} to {high:g}."
             action = "Check that it is the Petrosian radius over the width of the PSF (`alpha`)."

@@ -48,6 +48,8 @@ from truemorph.tables import SENTINELS, CatalogTable, missing_in, numeric_column
 _ERRORS = ("alpha_error", "radius_error", "psf_error")
 _WORD = re.compile(r"\w+")
 # Rank correlation above which columns are the same quantity; number of galaxies to tell.
+# Part of the galaxies without a value in a named column above which leaving them out is a caution.
+_MOST_LEFT_OUT = 0.5
 _SAME_ORDER, _FEWEST_RANKED = 0.99, 10
 _SURVEY_COLUMNS, _MOST_GROUPS, _FEWEST_IN_GROUP = ("survey", "source"), 12, 50
 
@@ -365,10 +367,13 @@ def lacking_values(known: np.ndarray, names: Sequence[str]) -> list[Finding]:
     """Say how many galaxies lack a value, and of which columns; `known`, shape (N, P), is true where there is one."""
     if known.all():
         return []
-    missing = zip(names, (~known).sum(axis=0), strict=True)
+    missing, lost = zip(names, (~known).sum(axis=0), strict=True), ~known.all(axis=1)
     counted = ", ".join(f"{name} in {count:,}" for name, count in missing if count)
-    left = f"{(~known.all(axis=1)).sum():,} of {len(known):,} galaxies lack a value and were left out ({counted})."
-    return [Finding("rows-left-out", "note", left)]
+    left = f"{lost.sum():,} of {len(known):,} galaxies lack a value and were left out ({counted})."
+    if lost.mean() <= _MOST_LEFT_OUT:
+        return [Finding("rows-left-out", "note", left)]
+    action = "Leave out these columns, or select the galaxies that have them (`where`): the result is of these alone."
+    return [Finding("most-left-out", "caution", left, action)]
 
 
 def images_of_gold(metadata: Mapping[str, Any], gold: str, question: str | None) -> list[Finding]:

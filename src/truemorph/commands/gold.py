@@ -179,8 +179,8 @@ def collect_gold(
     twins : int
         Number of well-resolved galaxies that are shown again, degraded to a low α; they measure the experts' own bias.
     gold_source : str, optional
-        Where gold labels come from: better-images, same-images or literature. Default: better-images if there are
-        some, otherwise same-images.
+        Where gold labels come from: better-images, same-images or literature. Default: better-images if most galaxies
+        have one, otherwise same-images.
     port : int
         Port of the page on 127.0.0.1; 0 for any that is free.
 

@@ -109,15 +109,15 @@ def open_session(
     better = better or before.get("better")
     if images is None:
         raise InputError("give the folder of the galaxies' images (`images`)")
-    default: Source = "better-images" if better else "same-images"
-    begun = not read_answers(folder).is_empty()
-    used: Source = source or (before.get("gold_source", default) if begun else default)
     shown, reasons = readable_images(folder, plan, Path(images))
     beside = {} if better is None else images_of(plan.with_columns(image=pl.lit(None, pl.String)), Path(better))
     if better is not None and not beside:
         raise InputError(f"{better}: has images of none of the galaxies of the plan; name them after the ids")
     for galaxy in _unreadable(beside):
         del beside[galaxy]
+    default: Source = "better-images" if 2 * len(beside) > len(shown) else "same-images"
+    begun = not read_answers(folder).is_empty()
+    used: Source = source or (before.get("gold_source", default) if begun else default)
     copies = _twins(folder, twins, plan.filter(pl.col("object_id").is_in(list(shown))), shown, about["seed"])
     content = {
         "gold_source": used,

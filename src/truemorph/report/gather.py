@@ -164,12 +164,15 @@ def _begin(
     findings = missing_in(frame, options.intrinsic, source)
     numbers = [column for column in by if frame.schema.get(column) != pl.String]
     numeric_columns(frame, [*options.intrinsic, *numbers], source)
+    of_estimate = _rests_on(estimate, catalogue)
+    # The page is on the estimate's galaxies, and on those of all splits.
+    chosen = [] if of_estimate else [rule for rule in estimate.about.get("where", ()) if "split" not in rule]
+    frame, more = filtered(frame, chosen, by, source)
+    findings += [finding for finding in more if finding not in estimate.findings]
     if asked is None:
         classes: tuple[str, ...] = classes_of(catalogue)
         quantity, hard = _of_two(classes), frame["label"].to_numpy().astype(np.int64)
     else:
-        frame, more = filtered(frame, list(estimate.about["where"]), by, source)
-        findings += [finding for finding in more if finding not in estimate.findings]
         classes, quantity = asked.answers, _named_first(estimate)
         hard = np.array(asked.answers_of_paths)[majority_paths(frame, asked, source)]
     for name, model in classifiers.items():
@@ -203,7 +206,7 @@ def _begin(
         origin=shown.origin,
         names=list(classifiers),
         findings=[*findings, *of_gold, *of_others],
-        of_estimate=[*_rests_on(estimate, catalogue), *shown.findings],
+        of_estimate=[*of_estimate, *shown.findings],
     )
 
 
@@ -401,7 +404,7 @@ def _rules_for(
 def _gold(
     catalogue: CatalogTable, frame: pl.DataFrame, asked: Asked | None, estimate: Estimate, rules: Sequence[str]
 ) -> tuple[dict[str, LabelSet], dict[str, np.ndarray], list[Finding]]:
-    """Gold labels by their definition: by rules, or those of the catalogue, or those of the estimate.
+    """Gold labels by their definition: by rules, or those of the estimate, or those of the catalogue.
 
     Also the classes of T by each of them, `UNKNOWN` where there is none, and findings.
     """
@@ -411,7 +414,7 @@ def _gold(
     gold_classes = dict[str, np.ndarray]()
     findings = list[Finding]()
     own = ["gold"] if column in frame.columns and frame[column].count() else []
-    if not own and "gold_rule" in estimate.about:
+    if "gold_rule" in estimate.about:
         with suppress(InputError):  # its columns are not there
             gold_labels(catalogue, frame, asked, estimate.about["gold_rule"])
             own = [estimate.about["gold_rule"]]

@@ -229,6 +229,10 @@ def _of_changes(evidence: Evidence) -> Iterator[str]:
     share = percent(there / max(galaxies, 1))
     change = f"change from {after.classes[0]} to {after.classes[1]}"
     yield f"{there:,} of {galaxies:,} galaxies ({share}) {change}, {and_back}."
+    counted = float(np.mean(after.labels[after.known] == DISK))
+    if not evidence.total[1] <= counted <= evidence.total[2]:
+        yield f"After that {counted:.3f} are {evidence.answer}, but counts of most probable classes are no fractions."
+    counted = float(np.mean(after.given(...)))
 
 
 def _remark(evidence: Evidence) -> str:
@@ -246,6 +250,10 @@ def _remark(evidence: Evidence) -> str:
         said.append(f"α: {about['alpha'] or 'definition not known'}.")
     elif own.get("definition"):
         said.append(f"Definition of {evidence.answer}: {own['definition'].rstrip('.')}.")
+    if evidence.question is None and evidence.from_gold and about.get("gold_definition"):
+        said.append(f"Gold labels: {about['gold_definition'].rstrip('.')}.")
+    if evidence.question is None and evidence.from_gold and about.get("gold_definition"):
+        said.append(f"Gold labels: {about['gold_definition']}.")
     if evidence.fractions.by == "alpha":
         first, last = evidence.ends
         said.append(

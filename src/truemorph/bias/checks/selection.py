@@ -156,7 +156,7 @@ def balance_findings(columns: Mapping[str, np.ndarray], sample: Sample) -> list[
     """Warn if gold rows differ from all rows at the same α in a column that the estimate does not use.
 
     Each is tested as in `selection_findings`, at fixed label too, at a level of 1 % divided by the number of columns;
-    NaN are left out.
+    NaN are left out. Columns that most galaxies lack can't be covariates.
     """
     from scipy.stats import rankdata  # takes a second
 
@@ -165,7 +165,7 @@ def balance_findings(columns: Mapping[str, np.ndarray], sample: Sample) -> list[
     unbalanced = []
     for name, values in columns.items():
         good = np.isfinite(values)
-        if (has_gold & good).sum() < _GOLD_PER_PART or np.ptp(values[good]) == 0:
+        if good.mean() < 0.5 or (has_gold & good).sum() < _GOLD_PER_PART or np.ptp(values[good]) == 0:
             continue
         ranks = (rankdata(values[good]) / good.sum() - 0.5) * np.sqrt(12)  # of standard deviation 1
         both = np.column_stack([-ranks, ranks])

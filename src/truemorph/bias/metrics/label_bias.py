@@ -372,7 +372,7 @@ def _limits(failed: int, bootstrap: int, bins: int, smallest: int, n_dropped: in
         findings.append(Finding("resamples-failed", "note", message, action))
     if smallest < MINIMUM_PER_BIN:
         smaller = f"{smallest} galaxies (at least {MINIMUM_PER_BIN} are recommended)"
-        message = f"The smallest bin has {smaller}: the value is mostly sampling noise."
+        message = f"The bias metric's smallest bin has {smaller}: its value is mostly sampling noise."
         action = "Quote the excess above the floor, or use fewer bins (`bins`) or a smaller tree (`depth`)."
         findings.append(Finding("few-galaxies-per-bin", "caution", message, action))
     if n_dropped:
