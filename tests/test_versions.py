@@ -64,6 +64,12 @@ def test_an_estimate_of_bars_is_read_with_the_same_numbers():
     np.testing.assert_allclose(answers.matrix(alpha), now.fit.transition.matrix(alpha), rtol=1e-4)
 
 
+def test_an_estimate_from_labels_alone_is_shown_without_errors_of_a_population():
+    before = tm.Estimate.read(VERSIONS / "0.2" / "transition.json")
+    assert np.isnan(before["disk fraction"].population_stderr).all()
+    assert "by the assumption" in before.summary()
+
+
 @pytest.mark.slow
 def test_files_of_0_2_make_one_report_without_another_fit(tmp_path):
     release = VERSIONS / "0.2"

@@ -173,7 +173,7 @@ def test_gold_labels_selected_by_alpha_alone_give_no_finding(n_classes, weighted
             labels += rng.random(3_000) < 0.3
         gold = np.where(rng.random(3_000) < alpha / 200, 0, -1)
         weights = rng.gamma(2.0, 1.0, 3_000) if weighted else np.ones(3_000)
-        found = selection_findings(Sample(labels, alpha, class_names(n_classes), weights, gold=gold))
+        found = selection_findings(Sample.of(labels, alpha, classes=class_names(n_classes), weights=weights, gold=gold))
         alarms += "gold-not-random" in [one.code for one in found]
     # 100 tests at 1 %: 1 false alarm expected; six or more have a probability of 0.05 %.
     assert alarms < 6

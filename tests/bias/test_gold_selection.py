@@ -127,7 +127,7 @@ def test_gold_labels_that_are_not_random_name_the_largest_difference_of_labels()
     gold = np.full(1000, -1)
     for k, (first, number) in enumerate([(0, 20), (600, 60), (900, 20)]):
         gold[first : first + number] = k
-    sample = Sample(labels, np.ones(1000), (NOT_APPLICABLE, "no bar", "bar"), np.ones(1000), gold=gold)
+    sample = Sample.of(labels, np.ones(1000), classes=(NOT_APPLICABLE, "no bar", "bar"), gold=gold)
     [found] = [
         selection_finding
         for selection_finding in selection_findings(sample)

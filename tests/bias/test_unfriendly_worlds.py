@@ -147,7 +147,7 @@ def test_random_gold_labels_give_no_finding():
     for seed in range(150):
         table, labels, alpha, gold, _ = arrays(n=2000, seed=seed, gold=200)
         columns = {name: table[name].to_numpy() for name in ("covariate", "bulge_fraction", "x2")}
-        alarms += len(balance_findings(columns, Sample(labels, alpha, SMOOTH_OR_DISK, np.ones(2000), gold=gold)))
+        alarms += len(balance_findings(columns, Sample.of(labels, alpha, gold=gold)))
     assert alarms <= 6  # 150 at 1 %: seven or more have a probability of 0.0005
 
 

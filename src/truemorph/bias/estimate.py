@@ -265,13 +265,17 @@ def make_estimate(
     The family may be "best", that of lowest AIC. The error of α is that of the context. `fraction_bins` is the largest
     number of bins, of each of two columns, or their edges.
     """
-    context, has_gold = context or Context(), sample.gold is not None
+    context, has_gold = context or Context(), sample.has_gold
     settings = replace(settings or Settings(), alpha_error=context.alpha_error)
     seed = settings.seed
     most, of_alpha, fewer = _bins_of(fraction_bins, sample.labels.size, 1 if context.by is None else context.by.ndim)
     with progress(3, "estimating T(α)", "steps") as steps:
         # With gold labels, intrinsic columns go into the check and the regression on gold labels.
-        fitted = replace(sample, intrinsic=None) if has_gold and settings.method in ("", "gold") else sample
+        fitted = (
+            replace(sample, intrinsic=sample.intrinsic[:, :0])
+            if has_gold and settings.method in ("", "gold")
+            else sample
+        )
         of_t = fitted if context.of_paths is None else context.of_paths
         fit, families, scatter = _fitted(of_t, settings, compare, bootstrap)
         check = None if has_gold else _check_with_shown(sample, context.shown, seed)
@@ -382,7 +386,7 @@ def _fitted(
     families, family = None, settings.family
     if (compare and sample.n_classes == 2 and sample.asked is None) or family == "best":
         own = [] if family in (None, "best") else [family_of(family)]
-        if sample.observables is not None:
+        if sample.observable_names:
             own.append(LogisticTransition)
         families = compared(sample, [*own, *map(family_of, COMPARED)], settings)
         family = families.best if family == "best" else family
@@ -424,7 +428,7 @@ def _with_total(fit: TransitionFit, fractions: PopulationFractions, asked: Asked
 
 def _unbalanced(sample: Sample, context: Context) -> list[Finding]:
     """Return findings where gold labels depend on properties of the galaxies or on votes."""
-    if sample.gold is None or sample.probability is not None:
+    if not sample.has_gold or sample.probability is not None:
         return []
     findings = balance_findings(context.columns, sample)
     return findings if context.votes is None else findings + depends_on_votes(context.votes, sample)
@@ -471,7 +475,7 @@ def _gold_fractions(
     Of two classes, and of gold labels that are only shown, too; otherwise None.
     """
     gold, probability = context.shown, sample.probability
-    if gold is None and sample.gold is not None and sample.n_classes == 2 and context.asked is None:
+    if gold is None and sample.has_gold and sample.n_classes == 2 and context.asked is None:
         gold = np.where(sample.known, sample.gold == DISK, np.nan)
     if gold is None:
         return None, None

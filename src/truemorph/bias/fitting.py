@@ -48,10 +48,10 @@ def check_variation(sample: Sample, cls: Any) -> None:
 def _flips_seen(sample: Sample) -> np.ndarray:
     """Return which wrong labels are allowed, shape (K, K): those in gold rows, else only the first class (eq. 6)."""
     possible = np.eye(sample.n_classes, dtype=bool)
-    if sample.gold is None:
-        possible[:, SMOOTH] = True
-    else:
+    if sample.has_gold:
         possible[sample.gold[sample.known], sample.labels[sample.known]] = True
+    else:
+        possible[:, SMOOTH] = True
     return possible
 
 
@@ -59,7 +59,7 @@ def _false_disk(settings: Settings, sample: Sample) -> Any:
     """Return the fixed rate of false disks, or None to fit it."""
     if settings.false_disk is not None:
         return None if settings.false_disk == "fit" else settings.false_disk
-    seen = sample.gold is not None and np.any((sample.gold == SMOOTH) & (sample.labels == DISK))
+    seen = np.any((sample.gold == SMOOTH) & (sample.labels == DISK))
     return None if seen else 0.0
 
 
@@ -185,7 +185,7 @@ def fit_transition(
 def settings_for(sample: Sample, wanted: Settings) -> Settings:
     """Choose the method and family by what a sample has, and check that they suit each other and the sample."""
     method, family = wanted.method, wanted.family
-    has = {"gold": sample.gold is not None, "conditional": sample.intrinsic is not None}
+    has = {"gold": sample.has_gold, "conditional": sample.intrinsic.size > 0}
     if not method:
         method = next((name for name, holds in has.items() if holds), "likelihood")
     if method not in METHODS:
@@ -204,7 +204,7 @@ def settings_for(sample: Sample, wanted: Settings) -> Settings:
         _ = sample.explained  # an error if the columns determine α
     cls = None
     if family is not None or method != "gold" or sample.argument.ndim == 2 or sample.n_classes != 2 or sample.asked:
-        of_labels = "rayleigh" if sample.observables is None else "logistic"
+        of_labels = "logistic" if sample.observable_names else "rayleigh"
         cls = family_of(family or (of_labels if sample.asked is None else "tree"))
     if cls is TreeTransition and method != "gold":
         raise InputError("T(alpha) of the paths through a decision tree needs gold labels (gold=)")
@@ -218,7 +218,6 @@ def solve(sample: Sample, settings: Settings) -> TransitionFit:
     families = list(map(family_of, IN_RANGES if settings.family is None else [settings.family]))
     check_variation(sample, families[0])
     if settings.method == "gold":
-        assert sample.gold is not None
         counts = np.bincount(sample.gold[sample.known], minlength=sample.n_classes)
         if not counts.all():
             lacking = sample.classes[int(np.argmin(counts))]

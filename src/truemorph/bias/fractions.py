@@ -39,11 +39,11 @@ _UNLIKE = 1.6
 
 def unlike_labels(transition: Transition, sample: Sample) -> list[Finding]:
     """Warn if a given T is inconsistent with one fitted to these labels (another unit or survey)."""
-    if transition.n_classes != 2 or sample.observables is not None or not transition.varies or transition.n_observables:
+    if transition.n_classes != 2 or sample.observable_names or not transition.varies or transition.n_observables:
         return []
     alpha = sample.alpha
     try:
-        alone = Sample(sample.labels, alpha, sample.classes, np.broadcast_to(1.0, alpha.size))
+        alone = Sample.of(sample.labels, alpha, classes=sample.classes)
         own = solve(alone, Settings("likelihood", RayleighTransition, delta=None)).transition
     except InputError:
         return []
@@ -156,14 +156,14 @@ class _Regression:
 
     def widen_by_uncertain(self, low: np.ndarray, high: np.ndarray) -> list[Finding]:
         """Extend ranges, in place, to the results with all uncertain gold labels in any one class."""
-        uncertain, gold = self.sample.uncertain, self.sample.gold
-        if uncertain is None or gold is None or not uncertain.any():
+        uncertain = self.sample.uncertain
+        if uncertain is None or not uncertain.any():
             return []
         for k in range(self.sample.n_classes):
             # A galaxy to which a question applies has one of the answers.
             rows = uncertain > (1 if self.quantities and k == 0 else 0)
             if rows.any():
-                _, least, most = self.fractions(np.where(rows, k, gold))[2]
+                _, least, most = self.fractions(np.where(rows, k, self.sample.gold))[2]
                 low[:], high[:] = np.minimum(low, least), np.maximum(high, most)
         message = (
             f"People could not tell the class of {np.count_nonzero(uncertain):,} galaxies, or did not agree on it. "
@@ -187,7 +187,6 @@ class _Regression:
 def _from_gold(regression: _Regression, missed: np.ndarray | None) -> dict[str, Any]:
     """Return the fractions from gold labels, which miss a part of the second class in each bin, if that is known."""
     sample, bins, quantities = regression.sample, regression.bins, regression.quantities
-    assert sample.gold is not None
     fit = regression.fit(sample.gold)
     fractions, samples, errors = regression.fractions(sample.gold, fit)
     _, low, high = errors  # views
@@ -391,7 +390,7 @@ def debiased_fractions(
     n = sample.labels.size
     sample = replace(
         sample,
-        intrinsic=None if covariates is None else check_columns(covariates, "covariates", n),
+        intrinsic=sample.intrinsic if covariates is None else check_columns(covariates, "covariates", n),
         log_odds=None if votes is None else check_columns(votes, "votes", n),
         paths=None if paths is None else check_paths(paths, n),
     )
@@ -437,8 +436,7 @@ def fractions_in_bins(
         raise InputError(f"bins must be between 1 and the number of galaxies ({n}); got {bins}")
     else:
         cut = (Bins.cut if column.ndim == 1 else Bins.of_two)(column, int(bins), sample.weights)
-    if sample.gold is None:
-        assert transition is not None
+    if transition is not None and not sample.has_gold:
         results = _through(sample, cut, load_transition(transition), fit, systematic)
     else:
         missed = None
@@ -471,11 +469,8 @@ def fractions_in_bins(
 
 def _terms(sample: Sample, by: np.ndarray | None) -> np.ndarray:
     """Return the terms of the regression on gold labels: of labels or paths, α, and other columns, shape (N, R)."""
-    assert sample.gold is not None
-    columns, labels, n_labels = list[np.ndarray](), sample.labels, sample.n_classes
-    if sample.intrinsic is not None:
-        columns.append(sample.intrinsic)
-        check_not_encoded(sample.intrinsic, sample.gold, "covariates", "the gold label")
+    columns, labels, n_labels = [sample.intrinsic], sample.labels, sample.n_classes
+    check_not_encoded(sample.intrinsic, sample.gold, "covariates", "the gold label")
     if sample.log_odds is not None:
         columns.append(sample.log_odds)
     if sample.probability is not None:

@@ -58,7 +58,7 @@ def _invert_two(likelihood: np.ndarray, bins: Bins, start: np.ndarray) -> np.nda
 
 def _likelihood(transition: Transition, sample: Sample) -> np.ndarray:
     """Return p(ỹ_n | y, α_n) for every y, shape (N, K)."""
-    alone = sample.observables is not None and not transition.n_observables
+    alone = sample.observable_names and not transition.n_observables
     return np.exp(label_columns(transition, sample.labels, sample.alpha if alone else sample.argument))
 
 

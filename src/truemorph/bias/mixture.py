@@ -294,19 +294,15 @@ def fit_mixture(mixture: Mixture, start: np.ndarray | None = None, steps: int = 
 
 
 def standardised(columns: np.ndarray) -> np.ndarray:
-    """Return the design matrix: ones, then the columns with mean 0 and standard deviation 1."""
+    """Return the design matrix: ones, then the columns, if any, with mean 0 and standard deviation 1."""
+    if not columns.size:
+        return np.broadcast_to(1.0, (len(columns), 1))
     return np.column_stack([np.ones(columns.shape[0]), (columns - columns.mean(axis=0)) / columns.std(axis=0)])
-
-
-def intrinsic_design(sample: Sample) -> np.ndarray:
-    """Return the design matrix of p(y | z): of ones alone if there are no intrinsic columns z."""
-    ones = np.broadcast_to(1.0, (sample.labels.size, 1))
-    return ones if sample.intrinsic is None else standardised(sample.intrinsic)
 
 
 def mixture_of(space: Space, sample: Sample, design: np.ndarray | None = None) -> Mixture:
     """Make a mixture; without intrinsic columns or another design, class fractions are the same for all galaxies."""
-    design = intrinsic_design(sample) if design is None else design
+    design = standardised(sample.intrinsic) if design is None else design
     return Mixture(space, sample.labels, sample.argument, sample.weights, design, _RIDGE)
 
 
@@ -348,7 +344,7 @@ def bins_of_64(n: int) -> int:
 
 def by_bins(space: Space, sample: Sample, settings: Settings) -> TransitionFit:
     """Fit class fractions at the midpoints of equal-count bins by least squares (eq. 16)."""
-    if sample.observables is not None:
+    if sample.observable_names:
         raise InputError("the binned method needs one resolution, alpha of shape (N,)")
     alpha, number = np.sort(sample.alpha), settings.bins or bins_of_64(sample.labels.size)
     bins = Bins.cut(sample.alpha, number, sample.weights)
@@ -383,7 +379,7 @@ def drift_range(sample: Sample, family: Any, false_disk: float | None, delta: fl
     With observables, also T of α alone, and trends with each of them: so they never narrow the range.
     """
     alternatives = dict[str, Alternative]()
-    if sample.observables is not None:
+    if sample.observable_names:
         without = drift_range(sample.without_observables(), family, false_disk, delta, alpha_error)
         alternatives = {f"{name}, α alone": alternative for name, alternative in without.alternatives.items()}
     few, steps = _trending(sample)
@@ -419,14 +415,14 @@ def _trending(sample: Sample) -> tuple[Mixture, list[np.ndarray]]:
     """
     nothing = Space.fixed(MatrixTransition.identity())
     smallest = sample.alpha[sample.alpha > 0].min()
-    if sample.intrinsic is None and sample.observables is None:
+    if not sample.intrinsic.size and not sample.observable_names:
         few = mixture_of(nothing, sample).grouped(_GROUPS)
         u = np.log(np.maximum(few.alpha, smallest)) - np.average(sample.log_alpha, weights=sample.weights)
         return few, [u / np.sqrt(np.cov(sample.log_alpha, aweights=sample.weights))]
     few = mixture_of(nothing, sample).part(-(-sample.labels.size // _PART))
     u = np.log(np.maximum(few.alpha.reshape(len(few.alpha), -1)[:, 0], smallest))
     u = u - few.design @ np.linalg.lstsq(few.design, u, rcond=None)[0]
-    others = [] if sample.observables is None else list(standardised(few.alpha[:, 1:]).T[1:])
+    others = standardised(few.alpha.reshape(u.size, -1)[:, 1:]).T[1:]
     return few, [u / np.sqrt(np.average(u**2, weights=few.weights)), *others]
 
 
@@ -452,7 +448,7 @@ def _spaces_in_range(
 ) -> dict[tuple[str, str], Space]:
     """Return the spaces of families that the range spans, also with false labels and errors of α."""
     search = Search(
-        sample.argument, anchored=sample.intrinsic is None, false_disk=false_disk, observables=sample.observable_names
+        sample.argument, anchored=not sample.intrinsic.size, false_disk=false_disk, observables=sample.observable_names
     )
     own = [family] if issubclass(family, FlipTransition) and family.free else []
     families = list(dict.fromkeys([*own, *map(family_of, IN_RANGES)]))

@@ -21,9 +21,9 @@ def plot_fit(fit: Any, ax: Any, others: Mapping[str, Any] | None = None) -> Any:
     if fit.class_fractions.size != 2 or fit.sample.asked is not None:
         return _plot_matrix(fit, ax)
     first, second = fit.sample.classes
-    alpha, gold, weights = fit.sample.alpha, fit.sample.gold, fit.sample.gold_weights
-    rows = np.ones(alpha.size, dtype=bool) if gold is None else gold == DISK
-    cut = Bins.cut(alpha[rows], _BINS, weights[rows])
+    alpha, has_gold = fit.sample.alpha, fit.sample.has_gold
+    rows = fit.sample.gold == DISK if has_gold else np.ones(alpha.size, dtype=bool)
+    cut = Bins.cut(alpha[rows], _BINS, fit.sample.gold_weights[rows])
     fraction = cut.means(fit.labels[rows] == SMOOTH)
     points = cut.middles, fraction, proportion_error(fraction, cut.effective_counts())
 
@@ -41,7 +41,7 @@ def plot_fit(fit: Any, ax: Any, others: Mapping[str, Any] | None = None) -> Any:
         band((curve for curve, _, _ in fit.drift.alternatives.values()), "range of the bias curve", SKY)
     band((other.transition for name, other in (others or {}).items() if name != fit.family), "other families", ORANGE)
     ax.plot(*curve(fit.transition), color=BLUE, lw=2.2, label=f"bias curve ({fit.family})")
-    if gold is not None:
+    if has_gold:
         ax.errorbar(*points, fmt="o", ms=4, color=BLACK, label="gold labels")
         ax.set(ylabel=f"fraction of class {second} labelled {first}")
     else:

@@ -250,7 +250,8 @@ class PopulationFractions(Result):
         applicable = self.of_some
         header += [*([] if applicable is None else ["applies to"]), *([] if applies is None else ["gold"]), "observed"]
         header += ["range", "by the assumption"] if assumed else ["corrected", "range"]
-        header += ["of a population"] if any(fraction.tells_apart for fraction in shown.values()) else []
+        if not assumed and any(fraction.tells_apart for fraction in shown.values()):
+            header.append("of a population")
         header += [] if gold is None else ["gold labels"]
         rows = []
         for b in [*range(counts.size), *([None] if applies is not None else [])]:

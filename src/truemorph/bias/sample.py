@@ -40,10 +40,10 @@ class Sample:
     alpha: np.ndarray  # (N,): resolution
     classes: tuple[str, ...]  # (K,): names
     weights: np.ndarray  # (N,): sampling weights of mean 1; ones where none were given
-    observables: np.ndarray | None = None  # (N, J): what T depends on beside α
-    observable_names: tuple[str, ...] = ()  # (J,)
-    intrinsic: np.ndarray | None = None  # (N, P): columns that vary
-    gold: np.ndarray | None = None  # (N,): -1 where unknown
+    gold: np.ndarray  # (N,): -1 where unknown
+    observables: np.ndarray  # (N, J): what T depends on beside α
+    observable_names: tuple[str, ...]  # (J,)
+    intrinsic: np.ndarray  # (N, P): columns that vary
     probability: np.ndarray | None = None  # (N,): of selection for a gold label; None for random selection
     # (N,): nonzero where people could not tell the class, or did not agree; above 1 where a question may not apply.
     uncertain: np.ndarray | None = None
@@ -88,47 +88,46 @@ class Sample:
         observed = check_labels(labels, n_classes)
         if observed.size != n:
             raise InputError(f"labels and alpha must have one value per galaxy; got {observed.size} and {n}")
-        numbers = None if gold is None else check_gold(gold, n, n_classes, ANSWER_UNKNOWN if of_question else UNKNOWN)
-        others, named = None, tuple[str, ...]()
+        numbers = np.full(n, UNKNOWN)
+        if gold is not None:
+            numbers = check_gold(gold, n, n_classes, ANSWER_UNKNOWN if of_question else UNKNOWN)
+        others, named = np.empty((n, 0)), tuple[str, ...]()
         if observables is not None:
             by_name = isinstance(observables, Mapping)
             stacked = np.column_stack(list(observables.values())) if by_name else observables
             others = check_columns(stacked, "observables", n)
             named = tuple(observables) if by_name else tuple(f"observable {j}" for j in range(1, others.shape[1] + 1))
-        sample = cls(
+        columns = np.empty((n, 0)) if intrinsic is None else check_intrinsic(intrinsic, n)
+        if gold is None:  # with gold labels, votes and predictions help to predict the true class
+            check_not_encoded(columns, observed, "intrinsic", "the observed label")
+        return cls(
             observed,
             resolution,
             tuple(classes),
             np.broadcast_to(1.0, n) if weights is None else check_weights(weights, n),
-            observables=others,
-            observable_names=named,
-            gold=numbers,
-            probability=check_probability(gold_probability, numbers),
+            numbers,
+            others,
+            named,
+            columns,
+            probability=None if gold is None else check_probability(gold_probability, numbers),
             uncertain=None if gold_uncertain is None else check_columns(gold_uncertain, "gold_uncertain", n)[:, 0],
-            fields=None if gold_field is None or numbers is None else numbered_fields(gold_field, numbers != UNKNOWN),
+            fields=None if gold_field is None or gold is None else numbered_fields(gold_field, numbers != UNKNOWN),
             **of_tree,
         )
-        if intrinsic is None:
-            return sample
-        columns = check_intrinsic(intrinsic, n)
-        if gold is None:  # with gold labels, votes and predictions help to predict the true class
-            check_not_encoded(columns, observed, "intrinsic", "the observed label")
-        return replace(sample, intrinsic=columns)
 
     def take(self, rows: np.ndarray) -> Sample:
         """Return the sample of some rows, which may repeat; an error if too few have gold labels."""
         arrays = {field.name: getattr(self, field.name) for field in fields(self)}
         chosen = {name: values[rows] for name, values in arrays.items() if isinstance(values, np.ndarray)}
         chosen["weights"] = chosen["weights"] / chosen["weights"].mean()
-        if self.intrinsic is not None:
-            chosen["intrinsic"] = np.asfortranarray(chosen["intrinsic"])
-        if self.gold is not None:
+        chosen["intrinsic"] = np.asfortranarray(chosen["intrinsic"])
+        if self.has_gold:
             _check_enough(chosen["gold"])
         return replace(self, **chosen)
 
     def without_observables(self) -> Sample:
         """Return the sample for a T of α alone."""
-        return replace(self, observables=None, observable_names=())
+        return replace(self, observables=self.observables[:, :0], observable_names=())
 
     @property
     def n_classes(self) -> int:
@@ -138,7 +137,7 @@ class Sample:
     @cached_property
     def argument(self) -> np.ndarray:
         """Argument of T: α, shape (N,), or α and the observables, shape (N, 1 + J)."""
-        return self.alpha if self.observables is None else np.column_stack([self.alpha, self.observables])
+        return np.column_stack([self.alpha, self.observables]) if self.observable_names else self.alpha
 
     @cached_property
     def log_alpha(self) -> np.ndarray:
@@ -153,7 +152,12 @@ class Sample:
     @property
     def known(self) -> np.ndarray:
         """Whether a galaxy has a gold label, shape (N,)."""
-        return np.zeros(self.labels.size, dtype=bool) if self.gold is None else self.gold != UNKNOWN
+        return self.gold != UNKNOWN
+
+    @property
+    def has_gold(self) -> bool:
+        """Whether there are gold labels."""
+        return bool(self.known.any())
 
     @property
     def gold_weights(self) -> np.ndarray:
@@ -166,7 +170,7 @@ class Sample:
     @cached_property
     def explained(self) -> float:
         """R² of log α on the intrinsic columns; an error if they determine α, as size and redshift at constant PSF."""
-        if self.intrinsic is None:
+        if not self.intrinsic.size:
             return 0.0
         r_squared = explained_variance(self.log_alpha, self.intrinsic)
         if r_squared > REFUSED:
@@ -193,9 +197,9 @@ def _check_enough(gold: np.ndarray) -> None:
         raise InputError(f"only {number} gold labels; a fit needs at least {FEWEST}")
 
 
-def check_probability(probability: object, gold: np.ndarray | None) -> np.ndarray | None:
-    """Return probabilities of selection, (N,), above 0 where there is a gold label; None if either is not given."""
-    if probability is None or gold is None:
+def check_probability(probability: object, gold: np.ndarray) -> np.ndarray | None:
+    """Return probabilities of selection, (N,), above 0 where there is a gold label; None if they are not given."""
+    if probability is None:
         return None
     values = float_array(probability, "gold_probability")
     if values.shape != gold.shape:
@@ -229,7 +233,7 @@ def check_not_encoded(columns: np.ndarray, classes: np.ndarray, name: str, what:
     tested = np.random.default_rng(0).permutation(np.flatnonzero(classes != UNKNOWN))[:_TESTED]
     seen, rows = classes[tested], columns[tested]
     counts = np.unique(seen, return_counts=True)[1]
-    if counts.size < 2 or counts.min() < _ENCODED_FEWEST:
+    if not columns.size or counts.size < 2 or counts.min() < _ENCODED_FEWEST:
         return
     action = "leave it out; columns must be properties of the galaxies that are measured for all of them"
     for number, column in enumerate(rows.T, 1):

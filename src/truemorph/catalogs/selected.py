@@ -311,7 +311,7 @@ def mean_alpha_error(frame: pl.DataFrame, error: float | str | None, has_gold: b
 
 def with_fields(sample: Sample, frame: pl.DataFrame, source: str) -> Sample:
     """Return a sample with the field of each gold label: of a column gold_field, or by positions, if there are any."""
-    if sample.gold is None:
+    if not sample.has_gold:
         return sample
     if "gold_field" in frame.columns:
         names = frame["gold_field"].cast(pl.String).fill_null("").to_numpy()

@@ -16,7 +16,7 @@ from scipy.special import chdtrc
 from truemorph.bias.binning import limits_of_bins
 from truemorph.bias.checks.selection import LEVEL
 from truemorph.bias.curves.paths import TreeTransition
-from truemorph.bias.mixture import intrinsic_design
+from truemorph.bias.mixture import standardised
 from truemorph.bias.regression.curve import gold_maximum
 from truemorph.bias.regression.maximum import differences
 from truemorph.bias.result import TransitionFit
@@ -138,7 +138,6 @@ class _Outcomes:
 def _of_gold(fit: TransitionFit) -> _Outcomes:
     """Labels of the galaxies with a gold label, at the maximum of their likelihood."""
     best, gold = gold_maximum(fit.space, fit.sample), fit.sample.take(fit.sample.known)
-    assert gold.gold is not None
     each = np.arange(gold.labels.size)
 
     def given(point: np.ndarray) -> np.ndarray:
@@ -155,7 +154,7 @@ def _of_labels(fit: TransitionFit) -> _Outcomes:
     """Labels of all galaxies: p(ỹ | z, α) = Σ_y p(ỹ | y, α) p(y | z)."""
     n, free = fit.labels.size, ~np.isnan(np.diag(fit.covariance))
     rows = np.arange(n) if n <= _MOST else np.sort(np.random.default_rng(0).choice(n, _MOST, replace=False))
-    sample, design = fit.sample.take(rows), intrinsic_design(fit.sample)[rows]
+    sample, design = fit.sample.take(rows), standardised(fit.sample.intrinsic)[rows]
     every = fit.class_fractions if fit.probabilities is None else fit.probabilities[rows]
     prior = np.broadcast_to(every, sample.observed.shape)
 
@@ -178,7 +177,6 @@ def _of_paths(fit: TransitionFit, transition: TreeTransition) -> Calibration:
     """
     asked, rows = transition.asked, np.flatnonzero(fit.sample.known)
     sample = fit.sample.take(rows[np.argsort(fit.sample.alpha[rows], kind="stable")])
-    assert sample.gold is not None
     assert sample.paths is not None
     design, means = transition.design(sample.argument), transition.log_answers(sample.argument, votes=True)
     votes = asked.along[sample.paths].astype(float) if sample.counts is None else sample.counts
@@ -337,7 +335,7 @@ def calibration(fit: TransitionFit) -> Calibration:
     """
     if isinstance(fit.transition, TreeTransition):
         return _of_paths(fit, fit.transition)
-    outcomes = _of_labels(fit) if fit.sample.gold is None else _of_gold(fit)
+    outcomes = _of_gold(fit) if fit.sample.has_gold else _of_labels(fit)
     sample, p = outcomes.sample, outcomes.probabilities
     observables = sample.argument.reshape(len(p), -1).T[1:]
     by_alpha, by_others = _cells(outcomes, sample.alpha), [_cells(outcomes, sample.alpha, axis) for axis in observables]
@@ -371,7 +369,7 @@ def _rejected(fit: TransitionFit, p_value: float) -> Finding:
         return Finding("family-rejected", "caution", message, action)
     message = f"The gold labels reject the {fit.family} family {reason}."
     action = 'Choose another family (`family`, such as "monotone"), or use the fractions from gold labels.'
-    if fit.sample.gold is None:
+    if not fit.sample.has_gold:
         message = (
             f"The labels reject the {fit.family} family with constant class fractions {reason}: either the bias curve "
             "has another shape, or class fractions change with α."

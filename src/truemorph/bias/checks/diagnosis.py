@@ -26,8 +26,9 @@ def diagnose(
     """
     sample = sample or fit.sample
     flat = [] if fit.method == "gold" else [_flat_fractions_assumed(fit, tested)]  # first: it limits everything
-    selected = [] if sample.gold is None else selection_findings(sample)
-    drift = _drift_findings(fit) if fit.method in ("likelihood", "binned") and fit.sample.observables is None else []
+    selected = selection_findings(sample) if sample.has_gold else []
+    of_alpha = fit.method in ("likelihood", "binned") and not fit.sample.observable_names
+    drift = _drift_findings(fit) if of_alpha else []
     fitted = calibration(fit)
     findings = unique(
         flat,
@@ -67,7 +68,7 @@ def _identification_findings(fit: TransitionFit) -> list[Finding]:
         message = f"The intrinsic columns explain {variance}, so bias is hard to separate from real differences."
         action = "Use columns that do not set α, such as the axis ratio (`intrinsic`), or gold labels (`gold`)."
         findings.append(Finding("columns-determine-alpha", "caution", message, action))
-    if fit.sample.observables is not None and fit.method == "likelihood":
+    if fit.sample.observable_names and fit.method == "likelihood":
         message = (
             "From labels alone, a bias curve of several observables cannot be separated from class fractions that "
             "depend on them."

@@ -14,10 +14,10 @@ from truemorph.bias.binning import default_bins
 from truemorph.bias.checks.selection import LEVEL
 from truemorph.bias.curves.families import COMPARED, family_of
 from truemorph.bias.curves.formulas import RayleighTransition
-from truemorph.bias.curves.transitions import DISK, Array, FlipTransition, Search
+from truemorph.bias.curves.transitions import DISK, UNKNOWN, Array, FlipTransition, Search
 from truemorph.bias.fitting import check_variation, settings_for, solve
 from truemorph.bias.fractions import fractions_in_bins
-from truemorph.bias.mixture import fit_mixture, intrinsic_design, mixture_of, standardised
+from truemorph.bias.mixture import fit_mixture, mixture_of, standardised
 from truemorph.bias.plots import plot_fit
 from truemorph.bias.population import PopulationFractions
 from truemorph.bias.regression.gold import quadratic
@@ -212,7 +212,7 @@ def group_findings(sample: Sample, name: str, groups: np.ndarray) -> tuple[Findi
     if sample.n_classes != 2:
         return ()
     points, precisions, shown = [], [], []
-    alone = Sample(sample.labels, sample.alpha, sample.classes, sample.weights)
+    alone = Sample.of(sample.labels, sample.alpha, classes=sample.classes, weights=sample.weights)
     for group in np.unique(groups):
         rows = groups == group
         if rows.sum() < _FEWEST_IN_GROUP:
@@ -259,7 +259,7 @@ def ignored_findings(fit: TransitionFit, seen: Mapping[str, np.ndarray]) -> list
             p_value, apart, curved = _left_out(fit.sample, settings, name, values, rows)
             shown = has_gold and p_value < level
             if has_gold and not shown and fit.sample.n_classes == 2 and fit.sample.asked is None:
-                labels = replace(fit.sample, gold=None, probability=None)
+                labels = replace(fit.sample, gold=np.full(finite.size, UNKNOWN), probability=None)
                 p_value, apart, curved = _left_out(
                     labels, Settings("likelihood", fit.settings.family, delta=None), name, values, finite
                 )
@@ -313,7 +313,6 @@ def _left_out(
 
 def _classes_depend_on(values: np.ndarray, sample: Sample) -> float:
     """Return the p-value of the classes' dependence on a column and its square at fixed α, of n gold labels."""
-    assert sample.gold is not None
     u = sample.log_alpha
     base = standardised(np.column_stack([u, u**2]))
     wide = np.column_stack([base, quadratic(values)])
@@ -440,16 +439,15 @@ def confounding_check(
 
 def confounding(sample: Sample, fractions: PopulationFractions | None, seed: int) -> ConfoundingCheck:
     """Check a sample as `confounding_check`, with class fractions in bins of α if it has gold labels."""
-    if sample.intrinsic is None and sample.gold is None:
+    if not sample.intrinsic.size and not sample.has_gold:
         without = "not checked, without intrinsic columns or gold labels"
         return ConfoundingCheck(False, f"{without}: the estimate assumes that {ASSUMPTIONS['likelihood']}")
     check_variation(sample, RayleighTransition)
     u, w = (sample.log_alpha - sample.log_alpha.mean()) / sample.log_alpha.std(), sample.weights
-    if sample.gold is not None:
+    if sample.has_gold:
         if fractions is None:
             fractions = fractions_in_bins(sample, None, bins=default_bins(u.size), seed=seed)
         return _check_with_gold(sample, u, fractions)
-    assert sample.intrinsic is not None
     alone = sample.without_observables()
     space, design = RayleighTransition.space(Search(alone.alpha)), np.column_stack([standardised(sample.intrinsic), u])
     _ = sample.explained  # an error if they determine α
@@ -467,7 +465,6 @@ def confounding(sample: Sample, fractions: PopulationFractions | None, seed: int
 
 def _check_with_gold(sample: Sample, u: np.ndarray, fractions: PopulationFractions) -> ConfoundingCheck:
     """Check the first fraction that is quoted, among the galaxies to which its question applies."""
-    assert sample.gold is not None
     assert fractions.samples is not None
     of = f"{sample.classes[DISK]} fraction" if sample.n_classes == 2 else f"fraction of class {sample.classes[DISK]}"
     alone = Quantity(of, tuple(np.eye(sample.n_classes)[DISK]))
@@ -477,7 +474,7 @@ def _check_with_gold(sample: Sample, u: np.ndarray, fractions: PopulationFractio
     if fractions.counts.size == 1 or not rows.any():
         return ConfoundingCheck(False, "not checked: there are too few galaxies for bins of α")
     truth, at, w = np.eye(sample.n_classes)[sample.gold[rows]][:, counted > 0], u[rows], sample.gold_weights[rows]
-    base = intrinsic_design(sample)[rows]
+    base = standardised(sample.intrinsic)[rows]
     gain = _gain(np.column_stack([base, at, at**2 - 1]), base, truth, w)
     p_value = float(chdtrc(2 * (truth.shape[1] - 1), 2 * gain))
     # Of all galaxies, as in the table of fractions, not of those with a gold label.
@@ -489,7 +486,7 @@ def _check_with_gold(sample: Sample, u: np.ndarray, fractions: PopulationFractio
     scatter = np.sum(contrast**2 * drifting.scatter(fractions.fractions) ** 2 / fractions.counts)
     covariance = np.cov(drifting.of(fractions.samples), rowvar=False)
     error = float(np.sqrt(contrast @ covariance @ contrast + scatter))
-    explained = _BY_COLUMNS if sample.intrinsic is not None else "a quadratic curve in ln α fits better than a constant"
+    explained = _BY_COLUMNS if sample.intrinsic.size else "a quadratic curve in ln α fits better than a constant"
     return _verdict(drift, error, p_value, f"gold labels show a {drifting.name}", explained)
 
 

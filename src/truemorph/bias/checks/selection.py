@@ -39,12 +39,15 @@ def selection_findings(sample: Sample) -> list[Finding]:
     findings = [*_copies(sample), *field_findings(sample)]
     if sample.probability is not None:
         return [*findings, *_known_selection(sample.probability, sample.known)]
-    columns = np.empty((0, 0)) if sample.intrinsic is None else sample.intrinsic.T
     return [
         *_not_random(sample),
         *findings,
         *_gaps("α", sample.alpha, sample.known),
-        *(gap for k, column in enumerate(columns, 1) for gap in _gaps(f"intrinsic column {k}", column, sample.known)),
+        *(
+            gap
+            for k, column in enumerate(sample.intrinsic.T, 1)
+            for gap in _gaps(f"intrinsic column {k}", column, sample.known)
+        ),
     ]
 
 
@@ -99,7 +102,7 @@ def _not_random(sample: Sample, votes: np.ndarray | None = None) -> list[Finding
 def equal_labels(sample: Sample) -> bool:
     """Whether all gold labels equal the observed ones, also of poorly resolved galaxies, where labels are biased."""
     has_gold = sample.known
-    if sample.gold is None or np.sum(has_gold & (sample.alpha <= np.median(sample.alpha))) < _FEWEST_COPIES:
+    if np.sum(has_gold & (sample.alpha <= np.median(sample.alpha))) < _FEWEST_COPIES:
         return False
     return bool(np.all(sample.gold[has_gold] == sample.labels[has_gold]))
 
@@ -186,8 +189,7 @@ def balance_findings(columns: Mapping[str, np.ndarray], sample: Sample) -> list[
 
 def _columns_given(sample: Sample) -> np.ndarray:
     """Return the intrinsic columns and their squares, standardised, shape (N, 2 P)."""
-    columns = () if sample.intrinsic is None else sample.intrinsic.T
-    return np.column_stack([np.empty((sample.labels.size, 0)), *map(quadratic, columns)])
+    return np.column_stack([np.empty((sample.labels.size, 0)), *map(quadratic, sample.intrinsic.T)])
 
 
 def _strata(alpha: np.ndarray, has_gold: np.ndarray) -> np.ndarray:

@@ -26,7 +26,6 @@ _LEAST_LEFT = 0.1
 
 def _gold_terms(space: Space, sample: Sample) -> Callable[[np.ndarray], np.ndarray]:
     """Return log p(ỹ | y, α) of galaxies with a gold label, shape (n,), as a function of T's parameters."""
-    assert sample.gold is not None
     rows = np.flatnonzero(sample.known)
     classes, labels, alpha = sample.gold[rows], sample.labels[rows], sample.argument[rows]
 
@@ -102,7 +101,6 @@ class _Uncalibrated:
     def control(self) -> np.ndarray:
         """Return the expected influence of every galaxy given its label, minus that given α alone, shape (P, N)."""
         sample = self.sample
-        assert sample.gold is not None
         # Without bin effects, which would follow the gold labels and hide some of their scatter.
         together = Bins.cut(sample.alpha, 1, sample.weights)
         fit = GoldRegression.fit(sample_terms(sample), sample.gold, together, sample.n_classes)
@@ -136,7 +134,6 @@ def by_gold(space: Space, sample: Sample, settings: Settings) -> TransitionFit:
     The weights follow the influence on T that the regression expects of a galaxy with such a label (calibration:
     Deville & Särndal 1992, JASA 87, 376), which reduces the variance.
     """
-    assert sample.gold is not None
     fit = _Uncalibrated(space, sample, gold_maximum(space, sample))
     fractions, samples = fractions_of_all(sample, settings.seed)
     best, own, moved, slope = fit.calibrated()

@@ -294,7 +294,6 @@ def sample_terms(sample: Sample) -> np.ndarray:
 
 def fractions_of_all(sample: Sample, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return class fractions of all galaxies, shape (K,), by regression in bins of α, and draws of them, (S, K)."""
-    assert sample.gold is not None
     bins = Bins.cut(sample.alpha, default_bins(sample.labels.size), sample.weights)
     fractions, drawn = GoldRegression.fit(sample_terms(sample), sample.gold, bins, sample.n_classes).fractions(
         sample.gold, seed

@@ -154,7 +154,6 @@ def by_tree(space: Space, sample: Sample, settings: Settings) -> TransitionFit:
 
     Class fractions are those of the regression on gold labels (`truemorph.bias.regression.gold`).
     """
-    assert sample.gold is not None
     assert sample.asked is not None
     assert sample.paths is not None
     start = space.build(space.starts[0])
