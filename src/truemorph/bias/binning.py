@@ -97,7 +97,7 @@ class Bins:
 
     index: np.ndarray  # (N,): bin of each object
     edges: np.ndarray  # (B + 1,), or (B, 2, 2) of two columns: lower and upper edge in each
-    middles: np.ndarray  # (B,) or (B, 2): mean of the column
+    column: np.ndarray  # (N,), or (N, 2) of two columns
     weights: np.ndarray  # (N,)
     ordered: bool = True  # whether neighbouring bins are more alike than others
 
@@ -115,7 +115,7 @@ class Bins:
         inner = 0.5 * (column[order[limits[1:-1] - 1]] + column[order[limits[1:-1]]])
         edges = np.concatenate([[column.min()], inner, [column.max()]])
         weights = np.broadcast_to(1.0, column.size) if weights is None else weights
-        return cls(index, edges, np.empty(0), weights).with_middles(column)
+        return cls(index, edges, column, weights)
 
     @classmethod
     def between(cls, column: np.ndarray, edges: np.ndarray, weights: np.ndarray) -> Bins:
@@ -139,9 +139,8 @@ class Bins:
     def at(cls, column: np.ndarray, edges: np.ndarray, weights: np.ndarray | None = None) -> Bins:
         """Put a column of shape (N,), or two, into bins of known edges; what is beyond is in the first or last bin."""
         weights = np.broadcast_to(1.0, len(column)) if weights is None else weights
-        bins = cls(np.empty(0, int), edges, np.empty(0), weights)
-        bins = replace(bins, index=bins.find(column))
-        return replace(bins, middles=bins.averages(column)[0] if column.ndim == 1 else bins.means(column))
+        bins = cls(np.empty(0, int), edges, column, weights)
+        return replace(bins, index=bins.find(column))
 
     @classmethod
     def of_two(cls, columns: np.ndarray, bins: int, weights: np.ndarray | None = None) -> Bins:
@@ -154,13 +153,9 @@ class Bins:
             second = cls.cut(columns[rows, 1], max(1, bins // first.count))
             index[rows] = len(edges) + second.index
             edges += [(first.edges[part : part + 2], second.edges[k : k + 2]) for k in range(second.count)]
-        return cls(index, np.array(edges), np.empty(0), first.weights).with_middles(columns)
+        return cls(index, np.array(edges), columns, first.weights)
 
-    def with_middles(self, column: np.ndarray) -> Bins:
-        """Set the middles to the means of the column that was divided."""
-        return replace(self, middles=self.means(column))
-
-    def merged(self, number: int, column: np.ndarray) -> Bins:
+    def merged(self, number: int) -> Bins:
         """Merge a bin with its smaller neighbour; of two columns, if possible, in the same part of the first."""
         near = [neighbour for neighbour in (number - 1, number + 1) if 0 <= neighbour < self.count]
         if self.edges.ndim == 3:
@@ -172,7 +167,12 @@ class Bins:
         if edges.ndim == 3:
             both = self.edges[[low, high]]
             edges[low] = np.column_stack([both[:, :, 0].min(axis=0), both[:, :, 1].max(axis=0)])
-        return replace(self, index=self.index - (self.index >= high), edges=edges).with_middles(column)
+        return replace(self, index=self.index - (self.index >= high), edges=edges)
+
+    @cached_property
+    def middles(self) -> np.ndarray:
+        """Mean of the column in each bin, shape (B,), or (B, 2) of two columns."""
+        return self.averages(self.column)[0] if self.column.ndim == 1 else self.means(self.column)
 
     @property
     def count(self) -> int:

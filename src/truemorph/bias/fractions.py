@@ -446,7 +446,7 @@ def fractions_in_bins(
         results = _from_gold(regression, missed)
         n_bins, before = cut.count, results["findings"]
         while cut.count > 1 and (few := _too_few(results, cut)).size:
-            cut = cut.merged(int(few[0]), column)
+            cut = cut.merged(int(few[0]))
             results = _from_gold(replace(regression, bins=cut), missed)
         if cut.count < n_bins:
             message = (

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.optimize import brentq, least_squares
 from scipy.special import expit, logit
 
-from truemorph.bias.binning import Bins
+from truemorph.bias.binning import Bins, limits_of_bins
 from truemorph.bias.curves.families import IN_RANGES, family_of
 from truemorph.bias.curves.formulas import MatrixTransition
 from truemorph.bias.curves.shifted import BlurredTransition, curve_space
@@ -351,8 +351,8 @@ def by_bins(space: Space, sample: Sample, settings: Settings) -> TransitionFit:
     if bins.count < space.size + 2:
         raise InputError(f"the binned method needs more bins than parameters ({space.size + 1}); got {bins.count}")
     observed = bins.means(sample.observed)[:, DISK]
-    last = np.cumsum(np.bincount(bins.index)) - 1
-    midpoints = 0.5 * (alpha[np.append(0, last[:-1] + 1)] + alpha[last])
+    limits = limits_of_bins(alpha, number)
+    midpoints = 0.5 * (alpha[limits[:-1]] + alpha[limits[1:] - 1])
 
     def residuals(point: np.ndarray) -> np.ndarray:
         """Return Σ_y p(disk | y, α) p(y) minus the observed fraction of disks (eq. 16), by bin."""
@@ -385,20 +385,20 @@ def drift_range(sample: Sample, family: Any, false_disk: float | None, delta: fl
     few, steps = _trending(sample)
     trends = _trends(steps, sample.observable_names, delta)
     stretch = np.sqrt(np.mean(sample.weights**2))  # weights reduce the effective number of rows
-    accepted, starts = dict[str, dict[str, Alternative]](), dict[str, np.ndarray]()
-    aic = dict[str, dict[str, float]]()
-    for (family_name, how), space in _spaces_in_range(sample, family, false_disk, alpha_error).items():
-        for trend in _FEW_TRENDS if how else trends:
-            fit = fit_mixture(replace(few, space=space, offset=trends[trend]), starts.get(family_name))
+    spaces, starts = _spaces_in_range(sample, family, false_disk, alpha_error), dict[str, np.ndarray]()
+    for trend, offset in trends.items():
+        fits, aic = dict[str, Alternative](), dict[str, float]()
+        for (family_name, how), space in spaces.items():
+            if how and trend not in _FEW_TRENDS:
+                continue
+            fit = fit_mixture(replace(few, space=space, offset=offset), starts.get(family_name))
             starts.setdefault(family_name, fit.maximum.point)
             value, variance = fit.contrast(few.weights / few.weights.sum(), fit.maximum.covariance())
-            error = fit.fraction_error(stretch**2 * variance, sample.weights)
             name = f"{family_name}{how}, {trend}"
-            accepted.setdefault(trend, {})[name] = fit.transition, value, error
-            aic.setdefault(trend, {})[name] = 2 * space.size - 2 * fit.log_likelihood / stretch**2
-    for trend, fits in accepted.items():  # under a trend, the labels may reject a family
-        least = min(aic[trend].values())
-        alternatives |= {name: fit for name, fit in fits.items() if aic[trend][name] < least + REJECTED}
+            fits[name] = fit.transition, value, fit.fraction_error(stretch**2 * variance, sample.weights)
+            aic[name] = 2 * space.size - 2 * fit.log_likelihood / stretch**2
+        # Under a trend, the labels may reject a family.
+        alternatives |= {name: fits[name] for name in fits if aic[name] < min(aic.values()) + REJECTED}
     design = np.column_stack([few.design, *steps])
     # Without bias the labels are the classes, and their trends are the slopes of a logistic regression.
     slopes = fit_softmax(design, np.eye(2)[few.labels], np.full(design.shape[1], 1e-6), few.weights)[0][0]

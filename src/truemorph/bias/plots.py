@@ -24,8 +24,8 @@ def plot_fit(fit: Any, ax: Any, others: Mapping[str, Any] | None = None) -> Any:
     alpha, has_gold = fit.sample.alpha, fit.sample.has_gold
     rows = fit.sample.gold == DISK if has_gold else np.ones(alpha.size, dtype=bool)
     cut = Bins.cut(alpha[rows], _BINS, fit.sample.gold_weights[rows])
-    fraction = cut.means(fit.labels[rows] == SMOOTH)
-    points = cut.middles, fraction, proportion_error(fraction, cut.effective_counts())
+    fraction, error, _ = cut.averages(fit.labels[rows] == SMOOTH)
+    points = cut.middles, fraction, error
 
     def curve(transition: Any) -> tuple[np.ndarray, np.ndarray]:
         return _binned_mean(alpha[rows], transition.flip_probability(fit.sample.argument[rows]))

@@ -35,19 +35,25 @@ class QuotedFraction:
     population_high: np.ndarray
     total: tuple[float, ...] = ()  # the same eight numbers
 
-    def cells(self, b: int | None, assumed: bool = False) -> list[str]:
-        """Return the numbers of a bin, or of all galaxies (None), as text; the range first if they are `assumed`."""
+    def cells(self, b: int | None, assumed: bool = False) -> dict[str, str]:
+        """Return the numbers of a bin, or of all galaxies (None), by column; the range first if they are `assumed`."""
         numbers = self.total if b is None else [getattr(self, name)[b] for name in _NUMBERS]
         labelled, value, stderr, low, high, *population = (f"{number:.3f}" for number in numbers)
+        corrected, range_ = f"{value} ± {stderr}", f"{low} to {high}"
         if assumed:
-            return [labelled, f"{low} to {high}", f"{value} ± {stderr}"]
-        cells = [labelled, f"{value} ± {stderr}", f"{low} to {high}"]
-        return [*cells, "± {}, {} to {}".format(*population)] if self.tells_apart else cells
+            return {"observed": labelled, "range": range_, "by the assumption": corrected}
+        cells = {"observed": labelled, "corrected": corrected, "range": range_}
+        return cells | {"of a population": "± {}, {} to {}".format(*population)} if self.tells_apart else cells
 
     @property
     def tells_apart(self) -> bool:
         """Whether these galaxies and their population have different errors."""
         return not np.array_equal(self.stderr, self.population_stderr, equal_nan=True)
+
+
+def _number(counts: np.ndarray, b: int | None) -> str:
+    """Return the number of galaxies of a bin, or of all (None), as text."""
+    return f"{counts.sum() if b is None else counts[b]:,}"
 
 
 def _members(group: str | Sequence[str]) -> tuple[str, ...]:
@@ -241,31 +247,23 @@ class PopulationFractions(Result):
         Of two classes the fraction of the second is shown, of more that of each.
         """
         by = " and ".join("α" if column == "alpha" else column for column in self.columns)
-        shown, applies, counts = self.ratios, self.applies, self.counts
-        name = next(iter(shown))
-        alone = len(shown) == 1
-        header = [f"{name if alone else 'fraction' if self.quantities else 'class fraction'} at {by}"]
-        header += [*([] if alone else ["of" if self.quantities else "class"]), "galaxies"]
-        assumed = self.samples is None
-        applicable = self.of_some
-        header += [*([] if applicable is None else ["applies to"]), *([] if applies is None else ["gold"]), "observed"]
-        header += ["range", "by the assumption"] if assumed else ["corrected", "range"]
-        if not assumed and any(fraction.tells_apart for fraction in shown.values()):
-            header.append("of a population")
-        header += [] if gold is None else ["gold labels"]
-        rows = []
-        for b in [*range(counts.size), *([None] if applies is not None else [])]:
-            at = "all" if b is None else self.bin_edges(b)
-            galaxies = f"{counts.sum() if b is None else counts[b]:,}"
-            of_all = [
-                *([] if applicable is None else [applicable.cells(b)[1]]),
-                *([] if applies is None else [self._gold_labels(b)]),
-            ]
+        shown, applicable, rows = self.ratios, self.of_some, []
+        name = next(iter(shown)) if len(shown) == 1 else "fraction" if self.quantities else "class fraction"
+        for b in [*range(self.counts.size), *([] if self.applies is None else [None])]:
             for what, fraction in shown.items():
-                of = [] if alone else [what.removeprefix("fraction ").removesuffix(" fraction")]  # to be shorter
-                of_gold = [] if gold is None else [f"{gold[b]:.3f}"]
-                rows.append([at, *of, galaxies, *of_all, *fraction.cells(b, assumed), *of_gold])
-        return text_table(header, rows, left=())
+                row = {f"{name} at {by}": "all" if b is None else self.bin_edges(b)}
+                if len(shown) > 1:
+                    row["of" if self.quantities else "class"] = what.removeprefix("fraction ").removesuffix(" fraction")
+                row["galaxies"] = _number(self.counts, b)
+                if applicable is not None:
+                    row["applies to"] = applicable.cells(b)["corrected"]
+                if self.applies is not None and self.gold_counts is not None:
+                    row["gold"] = _number(self.gold_counts, b)
+                row |= fraction.cells(b, self.samples is None)
+                if gold is not None:
+                    row["gold labels"] = f"{gold[b]:.3f}"
+                rows.append(row)
+        return text_table(list(rows[0]), [list(row.values()) for row in rows], left=())
 
     def bin_edges(self, b: int) -> str:
         """Return the edges of a bin as text, or the name of its group."""
@@ -279,10 +277,6 @@ class PopulationFractions(Result):
             if self.groups
             else ", ".join(f"{middle:{digits}}" for middle in np.atleast_1d(self.middles[b]))
         )
-
-    def _gold_labels(self, b: int | None) -> str:
-        assert self.gold_counts is not None
-        return f"{self.gold_counts.sum() if b is None else self.gold_counts[b]:,}"
 
     @property
     def _columns(self) -> dict[str, tuple[np.ndarray, str]]:

@@ -133,9 +133,6 @@ class BlurredTransition(Transition):
     mean: float  # of ln α_measured
     scatter: float  # standard deviation of ln α_measured, larger than the error
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "family", self.curve.family)
-
     @property
     def n_classes(self) -> int:
         """Number of classes K."""

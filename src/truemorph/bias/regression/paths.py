@@ -29,15 +29,6 @@ _CORRELATION = -1.5  # logit of ρ, prior mean: ρ = 0.18
 _STEPS, _SETTLED = 30, 0.01  # of EM; change of ln(standard deviation) at which it ends
 
 
-@dataclass(frozen=True)
-class NodeFit:
-    """Parameters of the answers to one question, given each of K classes, with their covariance."""
-
-    point: np.ndarray  # (P,): of each class its scores, (A - 1, J + 2), relative to the first answer; of votes logit ρ
-    covariance: np.ndarray  # (P, P)
-    log_likelihood: float
-
-
 def _precision(n_classes: int, shared: float, spread: float) -> np.ndarray:
     """Return the precision of m + d_y, shape (K, K): the inverse of spread² I + shared² J, where J is all ones."""
     inside = np.eye(n_classes) - 1 / (n_classes + (spread / shared) ** 2)
@@ -110,10 +101,11 @@ class _Node:
 @one_thread
 def fit_node(
     counts: np.ndarray, classes: np.ndarray, design: np.ndarray, n_classes: int, weights: np.ndarray, of_votes: bool
-) -> NodeFit:
+) -> tuple[np.ndarray, np.ndarray, float]:
     """Fit one question to galaxies of known classes: counts (n, A) and design (n, J + 2); labels are one vote each.
 
-    Maximises Σ w log DM(k | n, μ(y, α), ρ(y)) (see `TreeTransition`) plus the log-density of the prior.
+    Maximises Σ w log DM(k | n, μ(y, α), ρ(y)) (see `TreeTransition`) plus the log-density of the prior. Returns the
+    point, (P,), its covariance, and the log-likelihood.
     """
     has_votes = counts.sum(axis=1) > 0
     weights = effective_weights(weights[has_votes])
@@ -146,7 +138,7 @@ def fit_node(
         slopes = node.terms(point)[1] * weights[:, None]
         products = block_diag(*(slopes[node.classes == k].T @ slopes[node.classes == k] for k in range(n_classes)))
         covariance = covariance @ (products + precision) @ covariance
-    return NodeFit(point, covariance, node.likelihood(point)[0])
+    return point, covariance, node.likelihood(point)[0]
 
 
 def by_tree(space: Space, sample: Sample, settings: Settings) -> TransitionFit:
@@ -167,17 +159,18 @@ def by_tree(space: Space, sample: Sample, settings: Settings) -> TransitionFit:
         for counts, of_votes in observations
         for part in sample.asked.parts
     ]
-    counted = fits[: len(sample.asked.parts)]  # of the votes where there are some: labels are made of them
+    points, covariances, log_likelihoods = zip(*fits, strict=True)
+    counted = len(sample.asked.parts)  # of the votes where there are some: labels are made of them
     fractions, samples = fractions_of_all(sample, settings.seed)
     return TransitionFit.of(
         space,
         sample,
         settings,
-        np.concatenate([fit.point for fit in fits]),
-        block_diag(*(fit.covariance for fit in fits)),
+        np.concatenate(points),
+        block_diag(*covariances),
         fractions,
         samples.std(axis=0),
-        log_likelihood=sum(fit.log_likelihood for fit in counted),
-        n_parameters=sum(len(fit.covariance) for fit in counted),
+        log_likelihood=sum(log_likelihoods[:counted]),
+        n_parameters=sum(map(len, points[:counted])),
         fraction_samples=samples,
     )
