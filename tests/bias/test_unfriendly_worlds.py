@@ -8,7 +8,6 @@ from conftest import binned, codes
 from truemorph import simulate_catalogue
 from truemorph.bias.checks.selection import balance_findings
 from truemorph.bias.sample import Sample
-from truemorph.questions import SMOOTH_OR_DISK
 
 FLIPS = {"rayleigh": tm.RayleighTransition(11.25), "fisk": tm.FiskTransition(14.0, 2.2)}
 TREND_UP, TREND_DOWN = {"drift": 0.5}, {"drift": -0.5}

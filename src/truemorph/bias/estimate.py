@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.special import chdtrc
 
-from truemorph.bias.binning import Bins, Groups, default_bins
+from truemorph.bias.binning import Bins, default_bins
 from truemorph.bias.checks.calibration import Calibration, calibration
 from truemorph.bias.checks.diagnosis import diagnose
 from truemorph.bias.checks.diagnostics import (
@@ -365,18 +365,17 @@ def _in_bins(
 
     Or between edges.
     """
-    by, asked, experts = context.by, context.asked, context.about.get("gold_experts")
+    asked, experts = context.asked, context.about.get("gold_experts")
     fractions = fractions_in_bins(
         sample,
         fit,
-        by=by,
+        by=context.by,
         bins=bins,
         gold_transition=None if experts is None else RayleighTransition(experts["upper"]),
         seed=seed,
         quantities=() if asked is None else asked.quantities,
     )
-    members = by.of_bins(fractions.edges) if isinstance(by, Groups) else ()
-    return replace(fractions, by="alpha" if by is None else context.by_name, members=members)
+    return fractions if context.by is None else replace(fractions, by=context.by_name)
 
 
 def _fitted(
@@ -438,7 +437,7 @@ def _check_with_shown(sample: Sample, shown: np.ndarray | None, seed: int) -> Co
     """Check with gold labels that the estimate does not use whether class fractions depend on α; None if too few."""
     if shown is None or sample.n_classes != 2:
         return None
-    gold = np.where(np.isfinite(shown), np.nan_to_num(shown), UNKNOWN).astype(np.int64)
+    gold = np.nan_to_num(shown, nan=UNKNOWN).astype(np.int64)
     if min(np.count_nonzero(gold == k) for k in (SMOOTH, DISK)) < _FEWEST_OF_A_CLASS:
         return None
     return confounding(replace(sample.without_observables(), gold=gold), None, seed)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from truemorph.arrays import float_array
-from truemorph.bias.binning import Bins, default_bins, proportion_error
+from truemorph.bias.binning import Bins, Groups, default_bins, proportion_error
 from truemorph.bias.checks.selection import equal_labels, selection_findings
 from truemorph.bias.curves.formulas import RayleighTransition
 from truemorph.bias.curves.transitions import DISK, SMOOTH, UNKNOWN, Array, Transition
@@ -461,6 +461,7 @@ def fractions_in_bins(
         edges=cut.edges,
         counts=np.bincount(cut.index),
         by="alpha" if by is None else "by",
+        members=column.of_bins(cut.edges) if isinstance(column, Groups) else (),
         middles=cut.middles,
         bin_weights=cut.totals,
         classes=sample.classes,

@@ -62,7 +62,7 @@ def _members(group: str | Sequence[str]) -> tuple[str, ...]:
 
 
 _NUMBERS = tuple(field.name for field in fields(QuotedFraction) if field.name != "total")
-_POPULATION = ("population_stderr", "population_low", "population_high")
+_POPULATION = _NUMBERS[5:]
 
 
 @dataclass(frozen=True, repr=False)
@@ -267,8 +267,12 @@ class PopulationFractions(Result):
 
     def bin_edges(self, b: int) -> str:
         """Return the edges of a bin as text, or the name of its group."""
-        ends = self.edges[None, b : b + 2] if self.edges.ndim == 1 else self.edges[b]
-        return self.groups[b] if self.groups else ", ".join(f"{low:.4g} to {high:.4g}" for low, high in ends)
+        return self.groups[b] if self.groups else ", ".join(f"{low:.4g} to {high:.4g}" for low, high in self._ends[b])
+
+    @property
+    def _ends(self) -> np.ndarray:
+        """Lower and upper edge of each bin in each column, shape (B, D, 2)."""
+        return np.stack([self.edges[:-1], self.edges[1:]], axis=1)[:, None] if self.edges.ndim == 1 else self.edges
 
     def bin_name(self, b: int, digits: str = ".2f") -> str:
         """Return the mean of the binning column in a bin as text, or the name of its group."""
@@ -295,6 +299,10 @@ class PopulationFractions(Result):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fractions as plain values, for JSON."""
+        # Quantities have the weights of the classes, by which they are read again; class fractions have none.
+        quoted = {name: dict(vars(fraction)) for name, fraction in self.quoted.items()}
+        for quantity in self.quantities:
+            quoted[quantity.name] |= {"numerator": quantity.numerator, "denominator": quantity.denominator}
         return plain(
             {
                 "by": self.by,
@@ -307,7 +315,7 @@ class PopulationFractions(Result):
                 "covariance": self.covariance,
                 "bin_weights": self.bin_weights,
                 "of_total": self.of_total,
-                "quantities": {name: vars(fraction) | self._weights(name) for name, fraction in self.quoted.items()},
+                "quantities": quoted,
                 "gold_labels": self.gold_counts,
                 "method": self.method,
                 "assumption": self.assumption,
@@ -315,11 +323,6 @@ class PopulationFractions(Result):
                 "findings": self.findings,
             }
         )
-
-    def _weights(self, name: str) -> dict[str, Any]:
-        """Return the weights of the classes in a quantity, by which it is read again; class fractions have none."""
-        of = (quantity for quantity in self.quantities if quantity.name == name)
-        return {part: getattr(quantity, part) for quantity in of for part in ("numerator", "denominator")}
 
     @classmethod
     def from_dict(cls, described: Mapping[str, Any], samples: np.ndarray | None = None) -> PopulationFractions:
@@ -392,15 +395,13 @@ class PopulationFractions(Result):
         Of more than two classes, each column has the name of its class.
         """
         columns: dict[str, tuple[Any, str, str]] = {}
-        low, high = (
-            (self.edges[:-1, None], self.edges[1:, None]) if self.edges.ndim == 1 else np.moveaxis(self.edges, 2, 0)
-        )
         if self.groups:
             columns[self.by] = (list(self.groups), "", "group")
         for number, name in enumerate([] if self.groups else self.columns):
-            end = "" if low.shape[1] == 1 else f"_{name}"
-            columns[f"low_edge{end}"] = (low[:, number], "", f"lower edge of the bin in {name}")
-            columns[f"high_edge{end}"] = (high[:, number], "", f"upper edge of the bin in {name}")
+            low, high = self._ends[:, number].T
+            end = "" if len(self.columns) == 1 else f"_{name}"
+            columns[f"low_edge{end}"] = (low, "", f"lower edge of the bin in {name}")
+            columns[f"high_edge{end}"] = (high, "", f"upper edge of the bin in {name}")
         columns["galaxies"] = (self.counts, "", "number of galaxies")
         if self.gold_counts is not None:
             columns["gold_labels"] = (self.gold_counts, "", "number of galaxies with a gold label")

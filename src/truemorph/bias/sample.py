@@ -109,7 +109,9 @@ class Sample:
             others,
             named,
             columns,
-            probability=None if gold is None else check_probability(gold_probability, numbers),
+            probability=None
+            if gold is None or gold_probability is None
+            else check_probability(gold_probability, numbers),
             uncertain=None if gold_uncertain is None else check_columns(gold_uncertain, "gold_uncertain", n)[:, 0],
             fields=None if gold_field is None or gold is None else numbered_fields(gold_field, numbers != UNKNOWN),
             **of_tree,
@@ -197,10 +199,8 @@ def _check_enough(gold: np.ndarray) -> None:
         raise InputError(f"only {number} gold labels; a fit needs at least {FEWEST}")
 
 
-def check_probability(probability: object, gold: np.ndarray) -> np.ndarray | None:
-    """Return probabilities of selection, (N,), above 0 where there is a gold label; None if they are not given."""
-    if probability is None:
-        return None
+def check_probability(probability: object, gold: np.ndarray) -> np.ndarray:
+    """Return probabilities of selection, (N,), above 0 where there is a gold label."""
     values = float_array(probability, "gold_probability")
     if values.shape != gold.shape:
         raise InputError(f"gold_probability must have one value a galaxy; got shape {values.shape} for {gold.size}")
