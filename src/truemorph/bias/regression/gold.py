@@ -208,11 +208,7 @@ class GoldRegression:
                 design, w = self._design(others), bins.weights[others]
                 q = np.exp(log_probabilities(design, coefficients))
                 expected[b] += evidence * (w @ q)
-                each = _probabilities(design[:DRAWN_ON], coefficients + moves)[:, :, 1:]
-                share = w[:DRAWN_ON] / w[:DRAWN_ON].sum()
-                mean = w @ q[:, 1:] + w.sum() * np.tensordot(share, each - q[:DRAWN_ON, None, 1:], axes=1)
-                mean += class_scatter(rng, w, q, n)
-                sums[:, b] += not_negative(np.column_stack([w.sum() - mean.sum(axis=1), mean]), w.sum())
+                sums[:, b] += drawn_counts(rng, w, q, _probabilities(design[:DRAWN_ON], coefficients + moves))
             parts.append(sums / bins.totals[:, None])
         drawn = np.concatenate(parts)
         return expected / bins.totals[:, None], drawn / drawn.sum(axis=2, keepdims=True)
@@ -263,21 +259,23 @@ def _probabilities(design: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
     return np.concatenate([1 / total, odds / total], axis=2)
 
 
-def class_scatter(rng: np.random.Generator, w: np.ndarray, p: np.ndarray, n: int) -> np.ndarray:
-    """Return n draws of Σ w of classes 1 … K - 1 minus their means, (n, K - 1), for class probabilities (N, K)."""
-    free = p[:, 1:]
+def drawn_counts(rng: np.random.Generator, w: np.ndarray, q: np.ndarray, each: np.ndarray) -> np.ndarray:
+    """Return draws of weighted class counts of N galaxies, shape (S, K), from class probabilities q, (N, K).
+
+    `each` are probabilities of the first of them for drawn coefficients, (n, S, K). Negative counts are set to 0, and
+    the others scaled to the same total.
+    """
+    share, total, free = w[: len(each)] / w[: len(each)].sum(), w.sum(), q[:, 1:]
+    mean = w @ free + total * np.tensordot(share, each[..., 1:] - free[: len(each), None], axes=1)
     spread = np.diag(w**2 @ free) - np.einsum("n,nk,nj->kj", w**2, free, free)
-    return rng.multivariate_normal(np.zeros(len(spread)), spread, n)
-
-
-def not_negative(drawn: np.ndarray, total: float) -> np.ndarray:
-    """Return drawn class counts, shape (S, K), with negative ones set to 0 and the others scaled to the same total."""
+    mean += rng.multivariate_normal(np.zeros(len(spread)), spread, len(mean))
+    drawn = np.column_stack([total - mean.sum(axis=1), mean])
     bad = np.flatnonzero((drawn < 0).any(axis=1))
     counts = np.maximum(drawn[bad], 0.0)
     counts *= total / counts.sum(axis=1, keepdims=True)
-    largest = counts.argmax(axis=1)
-    counts[np.arange(bad.size), largest] = 0.0
-    counts[np.arange(bad.size), largest] = total - counts.sum(axis=1)
+    largest = np.arange(bad.size), counts.argmax(axis=1)
+    counts[largest] = 0.0
+    counts[largest] = total - counts.sum(axis=1)
     drawn[bad] = counts
     return drawn
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from truemorph.bias.binning import Bins
 from truemorph.bias.curves.transitions import ANSWER_UNKNOWN, UNKNOWN
-from truemorph.bias.regression.gold import DRAWN_ON, SAMPLES, GoldRegression, as_labelled, class_scatter, not_negative
+from truemorph.bias.regression.gold import DRAWN_ON, SAMPLES, GoldRegression, as_labelled, drawn_counts
 from truemorph.workers import one_thread
 
 
@@ -67,10 +67,5 @@ class NestedRegression:
                 continue
             w, q = bins.weights[others], self.joint(others, gold)
             expected[b] += w @ q
-            galaxies, share = others[:DRAWN_ON], w[:DRAWN_ON] / w[:DRAWN_ON].sum()
-            each = self.joint(galaxies, gold, draws)
-            mean = w @ q + w.sum() * np.tensordot(share, each - q[:DRAWN_ON, None], axes=1)
-            noise = class_scatter(rng, w, q, SAMPLES)
-            mean += np.column_stack([-noise.sum(axis=1), noise])
-            drawn[:, b] += not_negative(mean, w.sum())
+            drawn[:, b] += drawn_counts(rng, w, q, self.joint(others[:DRAWN_ON], gold, draws))
         return expected / bins.totals[:, None], drawn / drawn.sum(axis=2, keepdims=True)
