@@ -413,16 +413,15 @@ def _trending(sample: Sample) -> tuple[Mixture, list[np.ndarray]]:
 
     The first is u, the standardised log α; given intrinsic columns, of its residual from them.
     """
-    nothing = Space.fixed(MatrixTransition.identity())
-    smallest = sample.alpha[sample.alpha > 0].min()
-    if not sample.intrinsic.size and not sample.observable_names:
-        few = mixture_of(nothing, sample).grouped(_GROUPS)
+    every = mixture_of(Space.fixed(MatrixTransition.identity()), sample)
+    if every.can_be_grouped:
+        few, smallest = every.grouped(_GROUPS), sample.alpha[sample.alpha > 0].min()
         u = np.log(np.maximum(few.alpha, smallest)) - np.average(sample.log_alpha, weights=sample.weights)
         return few, [u / np.sqrt(np.cov(sample.log_alpha, aweights=sample.weights))]
-    few = mixture_of(nothing, sample).part(-(-sample.labels.size // _PART))
-    u = np.log(np.maximum(few.alpha.reshape(len(few.alpha), -1)[:, 0], smallest))
+    step = -(-sample.labels.size // _PART)
+    few, u = every.part(step), sample.log_alpha[::step]
     u = u - few.design @ np.linalg.lstsq(few.design, u, rcond=None)[0]
-    others = standardised(few.alpha.reshape(u.size, -1)[:, 1:]).T[1:]
+    others = standardised(sample.observables[::step]).T[1:]
     return few, [u / np.sqrt(np.average(u**2, weights=few.weights)), *others]
 
 
