@@ -23,6 +23,7 @@ from truemorph.benchmark.worlds import Sizes, World
 from truemorph.bias.binning import Bins
 from truemorph.bias.likelihood import label_evidence
 from truemorph.bias.metrics.scores import balanced_accuracy, calibration_error
+from truemorph.catalogs.paths import votes_of_survey
 from truemorph.catalogs.physical import FWHM_PER_SIGMA
 from truemorph.catalogs.sampling import TRAIN, VALIDATION
 from truemorph.images.store import ImageFiles
@@ -154,10 +155,7 @@ def trees(seeds):
         rows = {}
         for seed in range(seeds):
             galaxies, table = simulate_survey(GALAXIES, seed, world=world, confounded=False)
-            columns = [column for column in table.columns if column.endswith("_count")]
-            values = {column: table[column].cast(pl.Float64).to_numpy() for column in columns}
-            gates = [question.name for question in ASKED.questions]
-            votes = Votes.from_columns(ASKED.tree, "bar", ASKED.tree.columns(gates, columns), values, None)
+            votes, _ = votes_of_survey(table, ASKED.tree, "bar", None, "table")
             votes = replace(votes, asked=ASKED)
             truth = np.array([ASKED.classes.index(one) for one in table["truth_bar"]])
             alpha = galaxies["alpha"].to_numpy()
@@ -208,12 +206,8 @@ def trees(seeds):
 def gz2_votes(name):
     """Votes of Galaxy Zoo 2 for the question, and the table, of a file."""
     table = pl.read_parquet(SHARED / name)
-    gates = [question.name for question in ASKED.questions]
-    found = ASKED.tree.columns(gates, table.columns)
-    names = [one for some in found.columns.values() for one in some]
-    values = {name: table[name].cast(pl.Float64).fill_null(np.nan).to_numpy() for name in names}
     total = table["total_classifications"].cast(pl.Float64).to_numpy()
-    votes = Votes.from_columns(ASKED.tree, "bar", found, values, total)
+    votes, _ = votes_of_survey(table, ASKED.tree, "bar", total, name)
     return replace(votes, asked=ASKED), table
 
 

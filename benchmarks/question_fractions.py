@@ -18,7 +18,8 @@ import polars as pl
 
 from truemorph import debiased_fractions
 from truemorph.bias.binning import Bins
-from truemorph.questions import Asked, Votes, read_tree
+from truemorph.catalogs.paths import votes_of_survey
+from truemorph.questions import Asked, read_tree
 
 DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 
@@ -70,9 +71,7 @@ def draw(case, n_gold, seed):
 
 def votes_case(tree, question, frame, truth, alpha, **options):
     """A case whose labels are majority paths and whose `votes` are log-odds of the votes."""
-    columns = tree.columns([gate.name for gate in tree.gates(question)], frame.columns)
-    values = {name: frame[name].to_numpy().astype(float) for some in columns.columns.values() for name in some}
-    votes = Votes.from_columns(tree, question, columns, values, None)
+    votes, _ = votes_of_survey(frame, tree, question, None, "table")
     quantities = votes.asked.quantities
     labels = np.array(votes.asked.answers_of_paths)[votes.paths]
     return Case(labels, alpha, truth, quantities, votes.paths, votes.log_odds, **options)

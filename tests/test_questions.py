@@ -91,8 +91,9 @@ def test_the_majority_path_does_not_depend_on_the_order_of_answers(rows):
     ]}  # fmt: skip
     found = []
     for tree in (Tree.model_validate(OWN), Tree.model_validate(reverse)):
-        columns = tree.columns([gate.name for gate in tree.gates("bar")], values)
-        votes = Votes.from_columns(tree, "bar", columns, values, None)
+        columns = tree.columns([gate.name for gate in tree.gates("bar")], values).columns
+        of_gates = {gate: np.column_stack([values[name] for name in names]) for gate, names in columns.items()}
+        votes = Votes.from_columns(tree, "bar", of_gates)
         found.append([tree.classes("bar")[k].name for k in votes.paths])
         assert np.isfinite(votes.log_odds).all()
     clear = np.array([sorted(row[:3])[1] < max(row[:3]) and row[3] != row[4] for row in rows])
@@ -113,7 +114,8 @@ def test_fractions_of_votes_become_numbers_along_the_path():
     arrays = {name: np.array(value) for name, value in values.items()}
     columns = tree.columns(["smooth", "bar"], arrays)
     assert columns.kind == "fractions"
-    votes = Votes.from_columns(tree, "bar", columns, arrays, np.array([40]))
+    of_gates = {gate: np.column_stack([arrays[name] for name in names]) for gate, names in columns.columns.items()}
+    votes = Votes.from_columns(tree, "bar", of_gates, np.array([40]))
     np.testing.assert_allclose(votes.counts["bar"], [[4, 12]])
 
 

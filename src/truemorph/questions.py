@@ -13,8 +13,8 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
-from importlib import resources
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -231,7 +231,7 @@ class Tree(BaseModel, frozen=True, extra="forbid"):
         for gate in reversed(gates):
             paths[gate.name] = 0
             for answer in gate.answers:
-                after = [] if gate is question else [gate.name for gate in gates if answer in gate.asked_after]
+                after = [gate.name for gate in gates if answer in gate.asked_after]
                 if len(after) > 1:
                     raise ValueError(
                         f"question {question.name!r}: both {after[0]!r} and {after[1]!r} are asked after {answer!r} on "
@@ -275,7 +275,7 @@ class Tree(BaseModel, frozen=True, extra="forbid"):
         def follow(question: Question, before: tuple[tuple[str, str], ...]) -> Iterator[tuple[tuple[str, str], ...]]:
             for answer in question.answers:
                 path = (*before, (question.name, answer))
-                after = [] if question.name == name else [gate for gate in gates if answer in gate.asked_after]
+                after = [gate for gate in gates if answer in gate.asked_after]
                 if not after:
                     yield path
                 for gate in after:
@@ -299,47 +299,39 @@ class Tree(BaseModel, frozen=True, extra="forbid"):
     def columns(self, names: Sequence[str], existing: Collection[str]) -> VoteColumns:
         """Find the columns of votes for some questions in a table: numbers of votes, or else fractions."""
         needed = [self.question(name) for name in names]
-        kinds = [kind for kind in (("counts", self.counts), ("fractions", self.fractions)) if kind[1]]
-        for kind, templates in kinds:
-            by_question = {question.name: _found(question, templates, existing) for question in needed}
-            if all(by_question.values()):
+        nearest = list[list[tuple[str, str]]]()
+        for kind, templates in (("counts", self.counts), ("fractions", self.fractions)):
+            if not templates:
+                continue
+            by_question, lacking = _nearest(needed, templates, existing)
+            if not lacking:
                 total = next((total for total in self.totals if total in existing), None)
                 return VoteColumns(kind, by_question, total)
+            nearest.append(lacking)
         if other := self.other_answers(existing):
             raise InputError(
                 f"column {other} has answers of others (a network's, or debiased ones), not votes; prepare a table of "
                 "votes and give this one to bias, transition or report (`labels`), or name columns (`smooth`, `disk`)"
             )
-        lacking = [
-            [question for question in needed if not _found(question, templates, existing)] for _, templates in kinds
-        ]
-        (without, *_), (_, templates) = min(zip(lacking, kinds, strict=True), key=lambda one: len(one[0]))
-        absent = next(one for one in _nearest(without, templates, existing) if one not in existing)
+        question, absent = min(nearest, key=len)[0]
         raise InputError(
-            f"no column {absent}, which the tree {self.name} names for the question {without.name!r}: all answers to "
+            f"no column {absent}, which the tree {self.name} names for the question {question!r}: all answers to "
             f"{', '.join(names)} need numbers of votes, or all need fractions; describe other columns in a tree of "
             "your own (`tree`: a TOML file)"
         )
 
     def other_answers(self, existing: Collection[str]) -> str | None:
         """Return a column of another group's answers to the first question, if a table has them."""
-        columns = _found(self.root, self.predictions, existing)
-        return columns[0] if columns else None
+        return next((names[0] for names in self.root.columns(self.predictions) if {*names} <= {*existing}), None)
 
-    def answer_columns(self, name: str, existing: Collection[str]) -> dict[str, tuple[str, ...]] | None:
-        """Find columns of another group's answers to a question and its gates: predictions, or else votes; or None."""
-        by_gate = {gate.name: _found(gate, self._answer_templates, existing) for gate in self.gates(name)}
-        return by_gate if all(by_gate.values()) else None
+    def answer_columns(
+        self, name: str, existing: Collection[str]
+    ) -> tuple[dict[str, tuple[str, ...]], list[tuple[str, str]]]:
+        """Return columns of another group's answers to a question and its gates, predictions or else votes.
 
-    def absent_answer(self, name: str, existing: Collection[str]) -> tuple[int, str]:
-        """Return how many of the columns of `answer_columns` a table has, and the first that it lacks."""
-        sets = [_nearest(gate, self._answer_templates, existing) for gate in self.gates(name)]
-        every = [column for columns in sets for column in columns]
-        return sum(column in existing for column in every), next(column for column in every if column not in existing)
-
-    @property
-    def _answer_templates(self) -> tuple[str, ...]:
-        return (*self.predictions, *self.fractions, *self.counts)
+        And those that a table lacks, each with its question.
+        """
+        return _nearest(self.gates(name), (*self.predictions, *self.fractions, *self.counts), existing)
 
 
 @dataclass(frozen=True)
@@ -351,30 +343,32 @@ class VoteColumns:
     total: str | None  # column with the number of votes for the first question
 
 
-def _found(question: Question, templates: Sequence[str], existing: Collection[str]) -> tuple[str, ...]:
-    """Return the first set of columns that a table has for all answers to a question; empty if there is none."""
-    return next((names for names in question.columns(templates) if all(column in existing for column in names)), ())
+def _nearest(
+    questions: Sequence[Question], templates: Sequence[str], existing: Collection[str]
+) -> tuple[dict[str, tuple[str, ...]], list[tuple[str, str]]]:
+    """Return the columns of answers to each question of which a table has most, and those that it lacks."""
+    columns = dict[str, tuple[str, ...]]()
+    for question in questions:
+        sets = question.columns(templates)
+        columns[question.name] = max(sets, key=lambda names: sum(column in existing for column in names))
+    return columns, [(name, column) for name, names in columns.items() for column in names if column not in existing]
 
 
-def _nearest(question: Question, templates: Sequence[str], existing: Collection[str]) -> tuple[str, ...]:
-    """Return the set of columns of which a table has most, by default the first."""
-    return max(question.columns(templates), key=lambda names: sum(column in existing for column in names))
+_TREES = Path(__file__).with_name("trees")
 
 
 @cache
 def _packaged(name: str) -> Tree:
-    folder, names = resources.files("truemorph") / "trees", _names()
+    names = _names()
     if name not in names:
         raise InputError(f"unknown tree {name!r}; {nearest(name, names, what='trees')}; your own must be a .toml file")
-    with resources.as_file(folder / f"{name}.toml") as file:
-        return checked(Tree, {"name": name, **read_toml(file)}, f"tree {name}:")
+    return checked(Tree, {"name": name, **read_toml(_TREES / f"{name}.toml")}, f"tree {name}:")
 
 
 @cache
 def _names() -> list[str]:
     """Return the names of the surveys' trees."""
-    files = (resources.files("truemorph") / "trees").iterdir()
-    return sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml"))
+    return sorted(file.stem for file in _TREES.glob("*.toml"))
 
 
 def packaged_trees() -> Iterator[Tree]:
@@ -460,17 +454,14 @@ class Asked:
     answers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        defaults = dict[str, Any]()
-        if not self.answers:
+        if not self.of_paths:
             counted = self.tree.gold_answers(self.question)
             numbers = {name: k for k, name in enumerate(counted, 1)}
-            of_answers = tuple(numbers.get(path.answer or "", 0) for path in self.paths)
-            defaults |= {"answers": (NOT_APPLICABLE, *counted), "answers_of_paths": of_answers}
-        if not self.of_paths:
-            defaults |= {"of_paths": tuple(range(len(self.paths))), "classes": tuple(path.name for path in self.paths)}
-            defaults["answers_of_classes"] = defaults.get("answers_of_paths", self.answers_of_paths)
-        for name, value in defaults.items():
-            object.__setattr__(self, name, value)
+            answers = tuple(numbers.get(path.answer or "", 0) for path in self.paths)
+            classes = tuple(path.name for path in self.paths)
+            every = (tuple(range(len(classes))), classes, answers, answers, (NOT_APPLICABLE, *counted))
+            for name, value in zip(_OF_ASKED, every, strict=True):
+                object.__setattr__(self, name, value)
         if len(self.of_paths) != len(self.paths) or {*self.of_paths} != {*range(len(self.classes))}:
             listed = ", ".join(path.name for path in self.paths)
             raise InputError(f"give the class of each of the {len(self.paths)} paths: {listed}")
@@ -729,18 +720,18 @@ class Votes:
 
     @classmethod
     def from_columns(
-        cls, tree: Tree, question: str, found: VoteColumns, values: Mapping[str, np.ndarray], total: np.ndarray | None
+        cls, tree: Tree, question: str, values: Mapping[str, np.ndarray], total: np.ndarray | None = None
     ) -> Votes:
-        """Return the votes from columns of numbers, or of fractions; missing values count as no votes.
+        """Return the votes from numbers for each gate, shape (N, A), or with a `total` from fractions.
 
-        Fractions are of the votes for their question, which are those for the answers after which it is asked: numbers
-        are fractions times the votes of the first question, `total`, times the fractions on the way.
+        Missing values count as no votes. Fractions are of the votes for their question, which are those for the answers
+        after which it is asked: numbers are fractions times the votes of the first question, `total`, times the
+        fractions on the way.
         """
         counts, reached = dict[str, np.ndarray](), dict[str, np.ndarray]()
         for gate in tree.gates(question):
-            votes = possible_votes(np.column_stack([values[column] for column in found.columns[gate.name]]))
-            if found.kind == "fractions":
-                assert total is not None
+            votes = possible_votes(values[gate.name])
+            if total is not None:
                 before = [reached[answer] for answer in gate.asked_after if answer in reached]
                 votes = votes * np.sum(before or [possible_votes(total)], axis=0)[:, None]
             counts[gate.name] = votes

@@ -27,6 +27,7 @@ from truemorph.bias.binning import Bins
 from truemorph.bias.curves.paths import TreeTransition
 from truemorph.bias.curves.transitions import UNKNOWN
 from truemorph.bias.metrics.scores import score
+from truemorph.catalogs.paths import votes_of_survey
 from truemorph.questions import Asked, Votes, read_tree
 from truemorph.simulate.annotate import VOLUNTEERS
 from truemorph.simulate.survey import INTRINSIC, TREE, simulate_survey
@@ -87,11 +88,7 @@ def make_bar_world(name: str, seed: int, sizes: Sizes | None, data: Path | None 
         return _efigi_bars(name, seed, sizes, data)
     n = sizes.train + sizes.validation + sizes.test
     galaxies, table = simulate_survey(n, seed, world=name, confounded=False)
-    gates = [question.name for question in ASKED.questions]
-    values = {
-        column: table[column].cast(pl.Float64).to_numpy() for column in table.columns if column.endswith("_count")
-    }
-    votes = Votes.from_columns(ASKED.tree, BAR, ASKED.tree.columns(gates, list(values)), values, None)
+    votes, _ = votes_of_survey(table, ASKED.tree, BAR, None, name)
     return World(
         name=name,
         definition="as simulated",

@@ -7,7 +7,7 @@ sum are fractions: this holds for numbers of votes, fractions, and concentration
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,11 @@ import polars as pl
 from truemorph.arrays import ratio
 from truemorph.catalogs.catalogue import ID_COLUMNS, as_ids, classes_of
 from truemorph.catalogs.columns import vote_findings
-from truemorph.catalogs.paths import labels_of_answers, root_of
+from truemorph.catalogs.paths import labels_of_answers, root_of, vote_column
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 from truemorph.io import check_format
-from truemorph.questions import Asked, Tree, VoteColumns, Votes, columns_of, packaged_trees, possible_votes, slug
+from truemorph.questions import Asked, Tree, Votes, columns_of, packaged_trees, possible_votes, slug
 from truemorph.tables import CatalogTable, kind_of, numeric_columns, read_table
 
 # Number of votes that fractions count as: about as many as Galaxy Zoo collects for each galaxy.
@@ -47,9 +47,8 @@ class OtherLabels:
 
     def votes(self, frame: pl.DataFrame) -> Votes:
         """Return the fractions as numbers of votes: of 40 for the first question."""
-        values = {name: frame[name].to_numpy() for names in self.columns.values() for name in names}
-        columns = VoteColumns("fractions", self.columns, None)
-        return Votes.from_columns(self.tree, self.question, columns, values, np.full(frame.height, USUAL_VOTES))
+        values = {gate: frame.select(names).to_numpy() for gate, names in self.columns.items()}
+        return Votes.from_columns(self.tree, self.question, values, np.full(frame.height, USUAL_VOTES))
 
     def probabilities(self, frame: pl.DataFrame, asked: Asked) -> tuple[np.ndarray, np.ndarray]:
         """Return answers by majority, shape (N, K), 0 or 1, and p(answer), from the fractions along each path.
@@ -171,44 +170,34 @@ def _of_model(frame: pl.DataFrame, asked: Asked | None, classes: Sequence[str], 
 
 
 def _of_group(frame: pl.DataFrame, asked: Asked, name: str, about: str) -> _Read:
-    """Read another group's answers, as fractions."""
+    """Read another group's answers, as fractions, NaN where there are none."""
     own, question = asked.tree, asked.question
     tree, columns = _columns(frame, own, question, about)
-    fractions, findings = _fractions(frame, columns, question, about)
-    named = {
-        gate: tuple(f"votes_{slug(gate)}_{slug(answer)}: {name}" for answer in tree.question(gate).answers)
-        for gate in columns
-    }
+    values = {gate: numeric_columns(frame, names, about) for gate, names in columns.items()}
+    findings = vote_findings(np.column_stack(list(values.values())), question, f"{about}: ")
+    named, added = dict[str, tuple[str, ...]](), list[pl.DataFrame]()
+    for gate, numbers in values.items():
+        named[gate] = tuple(f"{vote_column(gate, answer)}: {name}" for answer in tree.question(gate).answers)
+        votes = possible_votes(numbers)
+        added.append(pl.DataFrame(ratio(votes, votes.sum(axis=1, keepdims=True)), schema=list(named[gate])))
     other = OtherLabels(name, tree, question, named, _same_answers(own, tree, question, about))
-    added = [pl.DataFrame(fractions[gate], schema=list(names)) for gate, names in named.items()]
     return other, pl.concat(added, how="horizontal"), frame, findings
 
 
 def _columns(frame: pl.DataFrame, own: Tree, question: str, about: str) -> tuple[Tree, dict[str, tuple[str, ...]]]:
     """Return the first tree whose columns a table has for a question and its gates, and these columns."""
     trees = [tree for tree in (own, *packaged_trees()) if question in [other.name for other in tree.questions]]
+    nearest = list[list[tuple[str, str]]]()
     for tree in trees:
-        if columns := tree.answer_columns(question, frame.columns):
+        columns, lacking = tree.answer_columns(question, frame.columns)
+        if not lacking:
             return tree, columns
-    # Of the tree of which the table has most columns.
-    _, first = max((tree.absent_answer(question, frame.columns) for tree in trees), key=lambda pair: pair[0])
+        nearest.append(lacking)
     raise InputError(
         f"{about}: lacks columns of answers to {question!r} or its gates; all answers of a tree are needed, artifacts "
-        f"too, such as {first}; add or rename columns, or describe them in the catalogue's tree (`tree`: a TOML file)"
+        f"too, such as {min(nearest, key=len)[0][1]}; add or rename columns, or describe them in the catalogue's tree "
+        "(`tree`: a TOML file)"
     )
-
-
-def _fractions(
-    frame: pl.DataFrame, columns: Mapping[str, tuple[str, ...]], question: str, about: str
-) -> tuple[dict[str, np.ndarray], list[Finding]]:
-    """Return the fractions of answers to each gate, shape (N, A), NaN where there are none."""
-    values = {gate: numeric_columns(frame, names, about) for gate, names in columns.items()}
-    findings = vote_findings(np.column_stack(list(values.values())), question, f"{about}: ")
-    fractions = {}
-    for gate, votes in values.items():
-        votes = possible_votes(votes)
-        fractions[gate] = ratio(votes, votes.sum(axis=1, keepdims=True))
-    return fractions, findings
 
 
 def joined_by_id(

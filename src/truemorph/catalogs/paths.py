@@ -67,18 +67,19 @@ def votes_of_survey(
     """Return the votes for a question and its gates from a survey's table; `total` are those for the first question."""
     gates = [gate.name for gate in tree.gates(question)]
     vote_columns = tree.columns(gates, frame.columns)
-    names = list(dict.fromkeys(name for columns in vote_columns.columns.values() for name in columns))
-    values = dict(zip(names, numeric_columns(frame, names, source).T, strict=True))
+    values = {gate: numeric_columns(frame, names, source) for gate, names in vote_columns.columns.items()}
+    findings = vote_findings(np.column_stack(list(values.values())), question)
+    if vote_columns.kind == "counts":
+        votes = Votes.from_columns(tree, question, values)
+        return votes, findings + _impossible_numbers(votes)
     if vote_columns.total is not None:
         total = numeric_columns(frame, [vote_columns.total], source)[:, 0]
-    if vote_columns.kind == "fractions" and total is None:
+    if total is None:
         raise InputError(
             f"{source}: has fractions of votes for {question!r}, but not their number ({', '.join(tree.totals)}); name "
             "it, or give one number for all, such as 40 (vote_count of `columns`)"
         )
-    findings = vote_findings(np.column_stack(list(values.values())), question)
-    votes = Votes.from_columns(tree, question, vote_columns, values, total)
-    return votes, findings + (_impossible_numbers(votes) if vote_columns.kind == "counts" else [])
+    return Votes.from_columns(tree, question, values, total), findings
 
 
 def path_columns(votes: Votes) -> dict[str, pl.Series]:
