@@ -133,10 +133,10 @@ def _wait(response: requests.Response, url: str) -> float:
     return seconds
 
 
-def first_words(body: bytes, most: int = 120) -> str:
+def first_words(body: bytes) -> str:
     """Return the first words of a web page or message as one line."""
     text = re.sub(r"<[^>]*>", " ", body[:4096].decode("utf-8", "replace"))
-    return " ".join(text.split())[:most]
+    return " ".join(text.split())[:120]
 
 
 def refuse_page(head: bytes) -> None:

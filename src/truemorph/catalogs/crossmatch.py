@@ -95,16 +95,15 @@ def match_sky(
         **_counts(index, len(others), len(places) - placed.size, len(others) - placed2.size),
         **{name: float(np.percentile(matched, part)) if matched.size else None for name, part in _PERCENTILES.items()},
     }
-    if not mutual:
-        return Match(index, separation, statistics)
-    candidates = np.asarray(tree.query_ball_point(places[placed], chord, return_length=True))
-    # Steps in right ascension are wider by 1 / cos δ.
-    longitude, latitude, shift = longitude[placed], latitude[placed], _SHIFT * radius_arcsec / 3600
-    along = shift / np.cos(np.radians(latitude))
-    moved = [(longitude, latitude + step) for step in (shift, -shift)]
-    moved += [(longitude + step, latitude) for step in (along, -along)]
-    by_chance = [_nearest(unit_vectors(*position), tree, chord, mutual)[0].size for position in moved]
-    statistics |= {"ambiguous": int((candidates > 1).sum()), "by_chance": float(np.mean(by_chance))}
+    if mutual:
+        candidates = np.asarray(tree.query_ball_point(places[placed], chord, return_length=True))
+        # Steps in right ascension are wider by 1 / cos δ.
+        longitude, latitude, shift = longitude[placed], latitude[placed], _SHIFT * radius_arcsec / 3600
+        along = shift / np.cos(np.radians(latitude))
+        moved = [(longitude, latitude + step) for step in (shift, -shift)]
+        moved += [(longitude + step, latitude) for step in (along, -along)]
+        by_chance = [_nearest(unit_vectors(*position), tree, chord, mutual)[0].size for position in moved]
+        statistics |= {"ambiguous": int((candidates > 1).sum()), "by_chance": float(np.mean(by_chance))}
     return Match(index, separation, statistics)
 
 

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cache
-from importlib import resources
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -189,8 +188,7 @@ def _preset(name: str) -> Mapping:
         }
         about = "truemorph's own names, in its units unless the table has other units"
         return Mapping.model_validate({"name": name, "about": about, "columns": columns})
-    with resources.as_file(resources.files("truemorph.catalogs") / "presets" / f"{name}.toml") as file:
-        content = read_toml(file)
+    content = read_toml(Path(__file__).with_name("presets") / f"{name}.toml")
     if "tree" in content:
         tree = read_tree(content["tree"])
         of_tree = {column: {"column": names, "optional": True} for column, names in _votes_of_root(tree).items()}

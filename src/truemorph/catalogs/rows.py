@@ -112,11 +112,7 @@ def _labels_of_answers(funnel: Funnel, votes: Votes) -> tuple[np.ndarray, list[F
     """Label galaxies by the answer with most votes; galaxies without votes, and artifacts, are dropped."""
     asked = votes.asked
     unasked = votes.columns.sum(axis=1) == 0
-    findings, selected = list[Finding](), funnel.kept
-    if dropped := np.count_nonzero(unasked & selected):
-        lacking = f"{dropped:,d} of {selected.sum():,d} galaxies have no votes for {asked.question!r} and were dropped."
-        action = "If people were asked only after another answer, describe the questions before it too (`tree`)."
-        findings.append(Finding("galaxies-not-asked", "caution", lacking, action))
+    findings = _not_asked(unasked, funnel.kept, repr(asked.question))
     funnel.drop(f"no votes for {asked.question}", unasked)
     inside = answers_inside(asked.tree)
     of_paths = np.array([inside.index(path.answer) if path.answer in inside else -1 for path in asked.paths])
@@ -127,9 +123,18 @@ def _labels_of_answers(funnel: Funnel, votes: Votes) -> tuple[np.ndarray, list[F
     return labels, findings
 
 
+def _not_asked(unasked: np.ndarray, selected: np.ndarray, of: str) -> list[Finding]:
+    """Return a finding if selected galaxies have no votes."""
+    if not (dropped := np.count_nonzero(unasked & selected)):
+        return []
+    lacking = f"{dropped:,d} of {selected.sum():,d} galaxies have no votes for {of} and were dropped."
+    action = "If people were asked only after another answer, describe the questions before it too (`tree`)."
+    return [Finding("galaxies-not-asked", "caution", lacking, action)]
+
+
 def _labels_from_votes(funnel: Funnel, mapped: Mapped) -> tuple[np.ndarray, list[Finding]]:
     fractions = np.stack([mapped.numbers(name) for name in FRACTIONS])
-    selected, findings = funnel.kept, []
+    selected, findings = funnel.kept, list[Finding]()
     for name, values in zip(FRACTIONS, fractions, strict=True):
         bad = selected & ((values < -1e-6) | (values > 1 + 1e-6))
         if bad.any():
@@ -144,13 +149,8 @@ def _labels_from_votes(funnel: Funnel, mapped: Mapped) -> tuple[np.ndarray, list
         findings.append(Finding("fractions-above-one", "caution", above, "Check that they belong to one question."))
     first, second = mapped.mapping.classes[:2]
     labels, reasons = labels_from_votes(*fractions, classes=(first, second))
-    unasked = selected & (np.nan_to_num(fractions) == 0).all(axis=0) & (reasons != "")
-    if n_unasked := np.count_nonzero(unasked):
-        lacking = (
-            f"{n_unasked:,d} of {selected.sum():,d} galaxies have no votes for {first} or {second} and were dropped."
-        )
-        action = "If people were asked only after another answer, describe the questions before it too (`tree`)."
-        findings.append(Finding("galaxies-not-asked", "caution", lacking, action))
+    unasked = (np.nan_to_num(fractions) == 0).all(axis=0) & (reasons != "")
+    findings += _not_asked(unasked, selected, f"{first} or {second}")
     for reason in np.unique(reasons[reasons != ""]):
         funnel.drop(str(reason), reasons == reason)
     if unknown := int((np.isnan(fractions[1]) & funnel.kept).sum()):
@@ -206,25 +206,21 @@ def check_sizes(mapped: Mapped, kept: np.ndarray) -> list[Finding]:
 
     A median α outside 2 to 100 is an InputError if the table does not state the radius's unit.
     """
-    (low, high), findings = _USUAL_ALPHA, []
-    if "alpha" in mapped.columns:
-        alpha = mapped.numbers("alpha")[kept]
-        if kept.sum() > 1 and np.ptp(alpha) == 0:
-            raise InputError(
-                f"{mapped.table_name}: all galaxies have the same resolution, {alpha[0]:.3g} (`alpha`); give the "
-                "column of α, or those of radius and PSF width (`radius`, `psf_fwhm`)"
-            )
-        middle = np.median(alpha)
-        if not low <= middle <= high:
-            text = f"The median of α is {middle:.3g}, outside {low:g} to {high:g}."
-            action = "Check that it is the Petrosian radius over the width of the PSF (`alpha`)."
-            findings.append(Finding("alpha-unusual", "caution", text, action))
-        return findings
-    radius, psf = mapped.sources["radius"], mapped.sources["psf_fwhm"]
-    widths = mapped.numbers("psf_fwhm")[kept]
-    middle, width = np.median(resolution(mapped.numbers("radius")[kept], widths)), np.median(widths)
-    if not low <= middle <= high:
-        text = f"median of α is {middle:.3g}, outside {low:g} to {high:g}"
+    (low, high), findings = _USUAL_ALPHA, list[Finding]()
+    widths, has_alpha = mapped.numbers("psf_fwhm")[kept], "alpha" in mapped.columns
+    alpha = mapped.numbers("alpha")[kept] if has_alpha else resolution(mapped.numbers("radius")[kept], widths)
+    if has_alpha and kept.sum() > 1 and np.ptp(alpha) == 0:
+        raise InputError(
+            f"{mapped.table_name}: all galaxies have the same resolution, {alpha[0]:.3g} (`alpha`); give the column of "
+            "α, or those of radius and PSF width (`radius`, `psf_fwhm`)"
+        )
+    middle = np.median(alpha)
+    text = "" if low <= middle <= high else f"median of α is {middle:.3g}, outside {low:g} to {high:g}"
+    if has_alpha:
+        action = "Check that it is the Petrosian radius over the width of the PSF (`alpha`)."
+        return [Finding("alpha-unusual", "caution", f"The {text}.", action)] if text else []
+    radius, psf, width = mapped.sources["radius"], mapped.sources["psf_fwhm"], np.median(widths)
+    if text:
         if radius in mapped.table.frame.columns and radius not in mapped.table.units:
             raise InputError(
                 f"{mapped.table_name}: the {text}; is {radius} in arcsec, and {psf} a FWHM in arcsec? Name other "

@@ -48,8 +48,6 @@ from truemorph.tables import SENTINELS, CatalogTable, missing_in, numeric_column
 _ERRORS = ("alpha_error", "radius_error", "psf_error")
 _WORD = re.compile(r"\w+")
 # Rank correlation above which columns are the same quantity; number of galaxies to tell.
-# Part of the galaxies without a value in a named column above which leaving them out is a caution.
-_MOST_LEFT_OUT = 0.5
 _SAME_ORDER, _FEWEST_RANKED = 0.99, 10
 _SURVEY_COLUMNS, _MOST_GROUPS, _FEWEST_IN_GROUP = ("survey", "source"), 12, 50
 
@@ -198,22 +196,20 @@ def gold_labels(catalogue: CatalogTable, frame: pl.DataFrame, asked: Asked | Non
     `gold_of_question`.
     """
     metadata, source = catalogue.metadata, catalogue.source
-    if asked is None and not is_of_question(gold, frame):
-        read = gold_classes(frame, gold, classes_of(catalogue)[1], source)
-        stored = metadata.get("gold_definition") if gold == "gold" else None
-        return replace(read, definition=stored or read.definition)
-    own = asked is not None and gold == "gold"
-    rule = gold_column(asked.question) if asked is not None and own else gold
-    if own and rule not in frame.columns:
-        raise InputError(f"{source}: no column {rule}; give a rule for gold labels of {rule!r} (`gold`)")
-    of = root_of(catalogue) if asked is None else asked
-    read = gold_of_question(frame, of, rule, source)
-    if asked is None:  # answers as labels
-        return replace(
-            read, numbers=np.where(read.numbers > 0, labels_of_answers(of)[np.maximum(read.numbers, 0)], UNKNOWN)
-        )
-    stored = metadata.get("gold_definitions", {}).get(of.question) if own else None
-    return replace(read, definition=stored or read.definition)
+    if asked is None and is_of_question(gold, frame):  # answers as labels
+        root = root_of(catalogue)
+        read = gold_of_question(frame, root, gold, source)
+        labels = labels_of_answers(root)[np.maximum(read.numbers, 0)]
+        return replace(read, numbers=np.where(read.numbers > 0, labels, UNKNOWN))
+    rule = gold_column(None if asked is None else asked.question) if gold == "gold" else gold
+    if asked is None:
+        read, stored = gold_classes(frame, rule, classes_of(catalogue)[1], source), metadata.get("gold_definition")
+    else:
+        if gold == "gold" and rule not in frame.columns:
+            raise InputError(f"{source}: no column {rule}; give a rule for gold labels of {rule!r} (`gold`)")
+        read = gold_of_question(frame, asked, rule, source)
+        stored = metadata.get("gold_definitions", {}).get(asked.question)
+    return replace(read, definition=stored or read.definition) if gold == "gold" else read
 
 
 def _check_gold_of_question(asked: Asked, gold: np.ndarray, labels: np.ndarray, source: str) -> None:
@@ -359,21 +355,16 @@ def filtered(
     complete = has_value.all(axis=1)
     if not complete.any():
         raise InputError(f"{source}: no galaxy has a value in all of {', '.join(named)}")
-    lacking = lacking_values(has_value, [*numbers, *texts])
-    return frame.filter(pl.Series(complete)) if lacking else frame, [*findings, *lacking]
-
-
-def lacking_values(known: np.ndarray, names: Sequence[str]) -> list[Finding]:
-    """Say how many galaxies lack a value, and of which columns; `known`, shape (N, P), is true where there is one."""
-    if known.all():
-        return []
-    missing, lost = zip(names, (~known).sum(axis=0), strict=True), ~known.all(axis=1)
+    if complete.all():
+        return frame, findings
+    missing = zip([*numbers, *texts], (~has_value).sum(axis=0), strict=True)
     counted = ", ".join(f"{name} in {count:,}" for name, count in missing if count)
-    left = f"{lost.sum():,} of {len(known):,} galaxies lack a value and were left out ({counted})."
-    if lost.mean() <= _MOST_LEFT_OUT:
-        return [Finding("rows-left-out", "note", left)]
-    action = "Leave out these columns, or select the galaxies that have them (`where`): the result is of these alone."
-    return [Finding("most-left-out", "caution", left, action)]
+    left = f"{(~complete).sum():,} of {frame.height:,} galaxies lack a value and were left out ({counted})."
+    finding = Finding("rows-left-out", "note", left)
+    if complete.mean() < 0.5:
+        action = "Leave out these columns, or select the galaxies that have them (`where`): the rest is not counted."
+        finding = Finding("most-left-out", "caution", left, action)
+    return frame.filter(pl.Series(complete)), [*findings, finding]
 
 
 def images_of_gold(metadata: Mapping[str, Any], gold: str, question: str | None) -> list[Finding]:

@@ -171,32 +171,29 @@ class Tiles:
 
 def size_columns(size: str) -> tuple[str, ...]:
     """Return the columns of a size (see `cutout_sizes`); none of an angle."""
-    from truemorph.catalogs.expressions import read_expression  # takes as long to import as to label some images
-
-    return () if _angle(size) is not None else read_expression(size, "`size`").columns
+    return _width(size).columns
 
 
-def _angle(size: str) -> float | None:
-    """Return an angle in arcsec; None if it is an expression."""
+def _width(size: str) -> Any:
+    """Return the width of cut-outs in arcsec as an expression."""
     from astropy import units as u
 
+    from truemorph.catalogs.expressions import read_expression  # takes as long to import as to label some images
+
     try:
-        return float(u.Quantity(size).to_value("arcsec"))
+        size = repr(float(u.Quantity(size).to_value("arcsec")))
     except u.UnitConversionError as problem:
         raise InputError(f"`size` must be an angle, such as 40arcsec, or an expression; got {size!r}") from problem
-    except (TypeError, ValueError):
-        return None
+    except (TypeError, ValueError):  # an expression
+        pass
+    return read_expression(size, "`size`")
 
 
 def cutout_sizes(size: str, frame: pl.DataFrame, source: str) -> np.ndarray:
     """Return widths in arcsec, (N,), from an angle such as 40arcsec, or an expression such as 6 * radius (arcsec)."""
-    from truemorph.catalogs.expressions import compute, read_expression
+    from truemorph.catalogs.expressions import compute
 
-    angle = _angle(size)
-    if angle is not None:
-        return np.full(frame.height, angle)
-    width = compute(read_expression(size, "`size`"), frame, source).cast(pl.Float64, strict=False)
-    return width.to_numpy()
+    return compute(_width(size), frame, source).cast(pl.Float64, strict=False).to_numpy()
 
 
 def write_cutouts(
