@@ -193,6 +193,12 @@ def table_extension(path: Path) -> str:
     )
 
 
+def usual_column(columns: Sequence[str], names: Sequence[str]) -> str | None:
+    """Return the column that has the first of several usual names, ignoring case; None if there is none."""
+    by_case = {column.lower(): column for column in reversed(columns)}
+    return next((by_case[name.lower()] for name in names if name.lower() in by_case), None)
+
+
 def numeric_columns(frame: pl.DataFrame, names: Sequence[str], source: str) -> np.ndarray:
     """Return named numeric columns as float64, shape (N, P); NaN if missing.
 

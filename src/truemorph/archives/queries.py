@@ -14,7 +14,7 @@ from truemorph.archives.http import TooMuchError
 from truemorph.errors import InputError, nearest
 from truemorph.io import written_whole
 from truemorph.progress import progress, tell
-from truemorph.tables import read_columns
+from truemorph.tables import read_columns, usual_column
 
 TIMED_OUT = re.compile(r"time[- ]?out|timed out|time limit|query time|aborted", re.IGNORECASE)
 
@@ -71,8 +71,7 @@ def _part(path: Path, schema: Mapping[str, Any]) -> pl.DataFrame:
 
 def find_column(frame: pl.DataFrame, names: Sequence[str], source: str) -> str:
     """Return the first of several names in a user's table, ignoring case."""
-    by_case = {column.lower(): column for column in frame.columns}
-    for name in names:
-        if name.lower() in by_case:
-            return by_case[name.lower()]
-    raise InputError(f"{source}: no column {names[0]}; {nearest(names[0], frame.columns)}")
+    column = usual_column(frame.columns, names)
+    if column is None:
+        raise InputError(f"{source}: no column {names[0]}; {nearest(names[0], frame.columns)}")
+    return column

@@ -20,8 +20,9 @@ from truemorph.catalogs.mapping import Column, Mapping, read_mapping, resolve
 from truemorph.catalogs.positions import DEC, RA, checked_positions, unit_vectors
 from truemorph.errors import InputError, nearest
 from truemorph.findings import Finding
-from truemorph.tables import CatalogTable, kind_of, read_table
+from truemorph.tables import CatalogTable, kind_of, read_table, usual_column
 
+_USUAL_POSITIONS = {"ra": RA, "dec": DEC}
 _ARCSEC = np.radians(1 / 3600)
 # Chance matches are counted at positions shifted by this many radii, in four directions.
 _SHIFT = 5
@@ -270,14 +271,13 @@ def _keys(
     """Return ids or positions from the chosen columns, the mapping's, or usual names; and findings."""
     existing = table.frame.columns
     resolved = {} if mapping is None else resolve(mapping, existing, own)
-    by_case = {name.lower(): name for name in reversed(existing)}
     keys, findings = [], []
     for number, name in enumerate(names):
         if mapping is not None and resolved.keys() >= set(names):
             what, rule = resolved[name], mapping.columns[name]
         else:
-            usual = [by_case[usual_name] for usual_name in _usual_names(name) if usual_name in by_case]
-            column = chosen[number] if chosen else next(iter(usual), name)
+            usual = _USUAL_POSITIONS.get(name) or read_mapping("truemorph").columns[name].column
+            column = chosen[number] if chosen else usual_column(existing, usual) or name
             if column not in existing:
                 how = "`id` or `join`=FILE=COLUMN" if name == "object_id" else "a mapping or `match`=FILE=RA,DEC"
                 about = f"no column {column!r} ({NAMED[name].description}); name it in {how}"
@@ -287,12 +287,6 @@ def _keys(
         keys.append(values.alias(what.text))
         findings += more
     return keys, findings
-
-
-def _usual_names(name: str) -> Sequence[str]:
-    if name == "object_id":
-        return [name.lower() for name in read_mapping("truemorph").columns["object_id"].column]
-    return RA if name == "ra" else DEC
 
 
 def _side_by_side(left: Joined, right: CatalogTable, match: Match, join: Join) -> tuple[Joined, dict[str, str]]:

@@ -13,6 +13,7 @@ from truemorph.arrays import float_array
 from truemorph.catalogs.columns import which_rows
 from truemorph.errors import InputError
 from truemorph.findings import Finding
+from truemorph.tables import usual_column
 
 # Names of right ascension and declination in SDSS and most tables, VizieR, SExtractor, TOPCAT, Euclid and Rubin.
 RA = ("ra", "raj2000", "ra_icrs", "_ra", "_raj2000", "alpha_j2000", "ra_deg", "right_ascension", "coord_ra")
@@ -25,8 +26,7 @@ _SAME, _FEW = 1.0, 0.005
 
 def position_columns(columns: Sequence[str], source: str) -> tuple[str, str]:
     """Return the columns of right ascension and declination, degrees, by their usual names."""
-    by_case = {name.lower(): name for name in reversed(columns)}
-    ra, dec = (next((by_case[name] for name in usual if name in by_case), None) for usual in (RA, DEC))
+    ra, dec = (usual_column(columns, usual) for usual in (RA, DEC))
     if ra is None or dec is None:
         raise InputError(f"{source}: no columns of positions in degrees; call them ra and dec")
     return ra, dec
