@@ -34,12 +34,12 @@ def _described(layer: nn.Module) -> str:
     if isinstance(layer, nn.Identity) or (isinstance(layer, nn.Dropout) and not layer.p):
         return ""
     if isinstance(layer, nn.Conv2d):
-        stride = f"\nstride {layer.stride[0]}" if layer.stride[0] != 1 else ""
+        stride = f" stride {layer.stride[0]}" if layer.stride[0] != 1 else ""
         return f"{layer.kernel_size[0]}×{layer.kernel_size[1]} conv.{stride}"
     if isinstance(layer, nn.MaxPool2d):
-        return f"{layer.kernel_size}×{layer.kernel_size} maximum\nstride {layer.stride}"
+        return f"{layer.kernel_size}×{layer.kernel_size} maximum stride {layer.stride}"
     if isinstance(layer, nn.Sequential) and len({type(part) for part in layer}) == 1:
-        return f"{len(layer)} ×\n{type(layer[0]).__name__}"
+        return f"{len(layer)} × {type(layer[0]).__name__}"
     names = {nn.Linear: "dense", nn.BatchNorm2d: "batch norm"}
     kind = next((name for layer_type, name in names.items() if isinstance(layer, layer_type)), type(layer).__name__)
     return "average pool" if "Pool" in kind else kind
@@ -75,29 +75,26 @@ def network_figure(work: Work) -> list[Illustration]:
     model = load(work.file(name, MODEL))
     layers = layers_of(model.networks()[0], model.config.image_size)
     layers.append(Layer(["softmax"], (len(model.classes),)))
+    outputs = ["×".join(map(str, layer.shape)) for layer in layers]
     axes = new_panel(4.6, 0.45 * len(layers))
-    for k, layer in enumerate(layers):
-        channels, *area = layer.shape
+    for k, (layer, output) in enumerate(zip(layers, outputs, strict=True)):
+        area = layer.shape[1:]
         width = 0.12 + (np.log2(area[0]) / 8 if area else 0)
         colour = GREY if k in (0, len(layers) - 1) else BLUE if area else ORANGE if len(layers) - k > 3 else GREEN
         axes.add_patch(Rectangle((-width / 2, k - 0.3), width, 0.6, color=colour, alpha=0.55, lw=0))
-        axes.text(-0.62, k, "×".join(map(str, (channels, *area))), ha="right", va="center", fontsize=8)
-        steps = ", ".join(layer.steps).replace("\n", " ")
-        axes.text(0.62, k, steps, ha="left", va="center", fontsize=8)
+        axes.text(-0.62, k, output, ha="right", va="center", fontsize=8)
+        axes.text(0.62, k, ", ".join(layer.steps), ha="left", va="center", fontsize=8)
         if k:
             axes.annotate("", (0, k - 0.31), (0, k - 0.69), arrowprops={"arrowstyle": "->", "color": GREY, "lw": 0.8})
     axes.set(xlim=(-1.3, 2.2), ylim=(len(layers) - 0.5, -0.5))
     axes.set_axis_off()
-    weights = sum(layer.weights for layer in layers)
+    weights = [layer.weights for layer in layers]
     loss = "the likelihood of eq. 4 through T(α)" if name == DDB else "cross-entropy"
     text = (
         f"As in the paper: the network of {TABLE_1[name].labels}, as it was trained ({model.config.backbone}, "
-        f"{weights:,} weights): shapes of outputs (channels × pixels) and layers, and p({model.classes[0]}) and "
+        f"{sum(weights):,} weights): shapes of outputs (channels × pixels) and layers, and p({model.classes[0]}) and "
         f"p({model.classes[1]}) at the end. Its loss is {loss}."
     )
-    data = pl.DataFrame(
-        {"layers": [" + ".join(layer.steps).replace("\n", " ") for layer in layers],
-         "output": ["×".join(map(str, layer.shape)) for layer in layers],
-         "weights": [layer.weights for layer in layers]}
-    )  # fmt: skip
+    steps = [" + ".join(layer.steps) for layer in layers]
+    data = pl.DataFrame({"layers": steps, "output": outputs, "weights": weights})
     return [Illustration("figure2", axes.figure, text, data, number="2")]

@@ -65,7 +65,6 @@ class Statement(NamedTuple):
 
 def _table_1(table: dict[str, Any], rows: dict[str, dict[str, Any]]) -> Iterator[Difference]:
     """Section 3.1: pairs of rows of Table 1, each for the galaxies that have both labels."""
-    place = "3.1, Table 1"
     judged = {
         (pair["earlier"], pair["later"]): pair
         for pair in table["pairs"]
@@ -83,27 +82,34 @@ def _table_1(table: dict[str, Any], rows: dict[str, dict[str, Any]]) -> Iterator
             if not equal and abs(entry["paper"]) <= 2 * entry["paper_stderr"]:
                 paper += ", within two errors"
             of_networks = bool({*pair} & {*NETWORKS})
-            yield Difference(text, place, sign * entry["difference"], entry["stderr"], paper, equal, of_networks)
+            value = sign * entry["difference"]
+            yield Difference(text, "3.1, Table 1", value, entry["stderr"], paper, equal, of_networks)
     # Errors are added in quadrature, as if the galaxies were independent.
     if {RESNET_GZ2B, RESNET_GZ2D} <= rows.keys():
         for score in ("accuracy", "precision"):
-            (of_gz2b, error), (of_gz2d, other_error) = (
-                _score(rows[name], score) for name in (RESNET_GZ2B, RESNET_GZ2D)
-            )
+            apart = _minus(*(_score(rows[name], score) for name in (RESNET_GZ2B, RESNET_GZ2D)))
             paper = f"{getattr(TABLE_1[RESNET_GZ2B], score) - getattr(TABLE_1[RESNET_GZ2D], score):+.3f}"
             text = f"networks recreate GZ2B better than GZ2D ({score}, c - d)"
-            yield Difference(text, "3.1", of_gz2b - of_gz2d, float(np.hypot(error, other_error)), paper)
+            yield Difference(text, "3.1", *apart, paper)
     if {GZ2B, GZ2D} <= rows.keys():
-        disks = [rows[name]["disk_fraction"] for name in (GZ2B, GZ2D)]
-        errors = [_binomial(disk, rows[GZ2B]["galaxies"]) for disk in disks]
-        value, text = float(np.diff(np.abs(np.subtract(disks, 0.5)))[0]), "GZ2D is less balanced than GZ2B"
-        yield Difference(text, "3.1", value, float(np.linalg.norm(errors)), of_networks=False)
-    theta = {row["name"]: row for row in table["theta"] if row["stderr"] is not None}
+        disks = (rows[name]["disk_fraction"] for name in (GZ2D, GZ2B))
+        apart = _minus(*((abs(disk - 0.5), _binomial(disk, rows[GZ2B]["galaxies"])) for disk in disks))
+        yield Difference("GZ2D is less balanced than GZ2B", "3.1", *apart, of_networks=False)
+    theta = {row["name"]: (row["theta"], row["stderr"]) for row in table["theta"] if row["stderr"] is not None}
     if {DDB, DCV14} <= theta.keys():
-        value, error = theta[DDB]["theta"] - theta[DCV14]["theta"], np.hypot(*(row["stderr"] for row in theta.values()))
         paper = f"{THETA[DDB] - THETA[DCV14]:+.2f}"
         text = "θ of DDB is larger than that of DCV14"
-        yield Difference(text, "3.1", value, float(error), paper, of_networks=False)
+        yield Difference(text, "3.1", *_minus(theta[DDB], theta[DCV14]), paper, of_networks=False)
+
+
+def _minus(first: tuple[float, float], second: tuple[float, float]) -> tuple[float, float]:
+    """Return the difference of two independent values with errors, and its error."""
+    return first[0] - second[0], float(np.hypot(first[1], second[1]))
+
+
+def _mean(values: np.ndarray) -> tuple[float, float]:
+    """Return the mean of values, and its error."""
+    return float(values.mean()), float(values.std(ddof=1) / np.sqrt(values.size))
 
 
 def _binomial(share: float, n: float) -> float:
@@ -121,8 +127,7 @@ def _score(row: dict[str, Any], score: str) -> tuple[float, float]:
 
 def _figure_3(curves: Distributions) -> Iterator[Difference]:
     """Section 3.2: fractions of galaxies above the boundary of the Sérsic index."""
-    columns = curves.table.select("panel", "labels", "share_above", "share_above_stderr")
-    above = {(panel, labels): (share, error) for panel, labels, share, error in columns.iter_rows()}
+    above = {(panel, labels): of_curve for panel, labels, _, *of_curve in curves.table.iter_rows()}
     debiased, ours = TABLE_1[GZ2D].labels, TABLE_1[DDB].labels
     whose = (
         ("smooth galaxies of DDB have n > 3 more often than those of GZ2D", ours, debiased),
@@ -131,8 +136,7 @@ def _figure_3(curves: Distributions) -> Iterator[Difference]:
     )
     for letter, panel, (text, more, less) in zip("abc", PANELS, whose, strict=True):
         if {(panel, more), (panel, less)} <= above.keys():
-            (value, error), (other, other_error) = above[panel, more], above[panel, less]
-            yield Difference(text, f"3.2, Fig. 3{letter}", value - other, float(np.hypot(error, other_error)))
+            yield Difference(text, f"3.2, Fig. 3{letter}", *_minus(above[panel, more], above[panel, less]))
 
 
 class _Radial(NamedTuple):
@@ -163,7 +167,7 @@ class _Radial(NamedTuple):
         mean = every.mean(axis=0)
         value = float(np.ptp(mean) / mean.mean())
         of_each = every[:, mean.argmax()] - every[:, mean.argmin()] - value * every.mean(axis=1)
-        return value, _error(of_each) / float(mean.mean())
+        return value, _mean(of_each)[1] / float(mean.mean())
 
 
 def of_maps(maps: Mapping[str, Mapping[str, Explanation]], usable: set[str]) -> Iterator[Difference]:
@@ -179,26 +183,18 @@ def of_maps(maps: Mapping[str, Mapping[str, Explanation]], usable: set[str]) -> 
         debiased = radial.pop(ours, None)
         for name, other in radial.items():
             text = f"{kind} maps of {_SHORT[name]} are fainter in the outer half of the radius than in the inner"
-            yield Difference(text, place, float(other.fainter().mean()), _error(other.fainter()))
+            yield Difference(text, place, *_mean(other.fainter()))
             if debiased is None:
                 continue
             text = f"{kind} maps of DDB are brighter in the outer half of the radius than those of {_SHORT[name]}"
-            first, second = (maps_of.outer.mean(axis=1) for maps_of in (debiased, other))
-            value, error = first.mean() - second.mean(), np.hypot(_error(first), _error(second))
-            yield Difference(text, place, float(value), float(error))
+            outer = (_mean(maps_of.outer.mean(axis=1)) for maps_of in (debiased, other))
+            yield Difference(text, place, *_minus(*outer))
             if kind == "smooth":
                 text = f"smooth maps of DDB vary less with radius than those of {_SHORT[name]} (range / mean)"
-                (first_range, first_error), (second_range, second_error) = debiased.contrast(), other.contrast()
-                error = np.hypot(first_error, second_error)
-                yield Difference(text, place, second_range - first_range, float(error))
+                yield Difference(text, place, *_minus(other.contrast(), debiased.contrast()))
         if kind == "smooth" and debiased is not None:
-            brighter = debiased.edges_brighter()
             text = "smooth maps of DDB are brightest in the outer half of the radius"
-            yield Difference(text, place, float(brighter.mean()), _error(brighter))
-
-
-def _error(values: np.ndarray) -> float:
-    return float(values.std(ddof=1) / np.sqrt(values.size))
+            yield Difference(text, place, *_mean(debiased.edges_brighter()))
 
 
 def differences(
