@@ -136,45 +136,45 @@ def bias_curve(evidence: Evidence) -> Illustration:
     frame = evidence.everything
     data = list[pl.DataFrame]()
     fit, alpha, labels = estimate.curve, frame["alpha"].to_numpy(), evidence.observed.labels
-    first, second = evidence.classes[:2]
     if asked is None:
-        panels = {f"{second}\nis labelled {first}": {second: (DISK, np.array([1, 0]))}}
+        first, second = evidence.classes
+        classes = {DISK: second}
+        panels = {f"{second}\nis labelled {first}": np.array([[0, 0], [1, 0]])}
     else:
         labels = path_labels(frame, asked, evidence.source)
-        every = np.arange(len(asked.classes))
-        reached = np.isin(every, asked.applies)
-        panels = {"the majority\nis right": {name: (k, every == k) for k, name in enumerate(asked.classes)}}
+        classes = dict(enumerate(asked.classes))
+        panels = {"the majority\nis right": np.eye(len(classes), dtype=int)}
         if evidence.is_gated:
-            what = f"the majority path\nreaches {evidence.question}"
-            panels[what] = {name: (k, reached) for k, name in enumerate(asked.classes)}
+            reached = np.isin(list(classes), asked.applies)
+            panels[f"the majority path\nreaches {evidence.question}"] = np.tile(reached, (len(classes), 1))
     grid = np.linspace(0.1, float(np.quantile(alpha, 0.99)), 200)
     names = observables_of(estimate.about, estimate.transition)
     at = argument(grid, numeric_columns(frame, names, evidence.source), along=True)
-    curves: dict[str, tuple[Transition, np.ndarray, str | None]] = {
-        f"{fit.family}, estimated": (estimate.transition, at, None)
-    }
-    curves |= {
-        f"{model.name}, trained through": (model.transition, argument(grid, model.observables, along=True), None)
+    curves: list[tuple[str, Transition, np.ndarray, str | None]] = [
+        (f"{fit.family}, estimated", estimate.transition, at, None)
+    ]
+    curves += [
+        (f"{model.name}, trained through", model.transition, argument(grid, model.observables, along=True), None)
         for model in evidence.models
         if not model.naive and model.head.classes == fit.classes
-    }
+    ]
     families = {} if estimate.families is None else estimate.families.fits
-    curves |= {
-        f"{name}, fitted": (other.transition, at, "0.6") for name, other in families.items() if name != fit.family
-    }
+    curves += [
+        (f"{name}, fitted", other.transition, at, "0.6") for name, other in families.items() if name != fit.family
+    ]
     figures = []
     for what, outcomes in panels.items():
         axes = new_panel(6, 3.9)
-        for (name, (k, outcome)), colour in zip(outcomes.items(), cycle(CYCLE)):
+        for (k, name), colour in zip(classes.items(), cycle(CYCLE)):
             about = {"class": name, "what": what.replace("\n", " ")}
-            for (by, (transition, at, grey)), line in zip(curves.items(), cycle(("-", "--", ":", "-."))):
-                share = transition.matrix(at)[:, k] @ outcome
-                axes.plot(grid, share, line, color=grey or colour, label=plain_text(f"{name}: {by}"))
+            for (by, transition, places, own_colour), line in zip(curves, cycle(("-", "--", ":", "-."))):
+                share = transition.matrix(places)[:, k] @ outcomes[k]
+                axes.plot(grid, share, line, color=own_colour or colour, label=plain_text(f"{name}: {by}"))
                 data.append(pl.DataFrame(about | {"by": by, "alpha": grid, "share": share}))
             for (definition, gold), marker in zip(evidence.known.items(), cycle("ovs^")):
                 if (rows := gold == k).sum() >= FEWEST_OF_A_CLASS:
                     cut = Bins.cut(alpha[rows], min(12, int(rows.sum()) // FEWEST_OF_A_CLASS))
-                    share, error, _ = cut.averages(outcome[labels[rows]].astype(float))
+                    share, error, _ = cut.averages(outcomes[k, labels[rows]].astype(float))
                     axes.errorbar(cut.middles, share, error, fmt=marker, ms=4, color=colour)
                     points = {"by": definition, "alpha": cut.middles, "share": share, "stderr": error}
                     data.append(pl.DataFrame(about | points))
@@ -205,12 +205,11 @@ def among_similar(evidence: Evidence) -> Illustration:
         table = halves_by(evidence.frame[column].cast(pl.Float64).to_numpy(), evidence.alpha, list(sets.values()))
         axes = new_panel()
         for name, label_set in sets.items():
-            style = styles[label_set.name]
-            poorly, well = (table.filter(labels=label_set.name, bin=half) for half in (1, 2))
-            both: Any = (well, {"ls": "-", "label": name}), (poorly, {"ls": ":", "mfc": "none"})
-            for part, look in both:
-                x, y, error = part["value"], part["fraction"], part["stderr"]
-                axes.errorbar(x, y, error, **{**style, **look, "ms": 5, "lw": 1.3})
+            looks: Any = {2: {"ls": "-", "label": name}, 1: {"ls": ":", "mfc": "none"}}
+            for half, look in looks.items():
+                part = table.filter(labels=label_set.name, bin=half)
+                style = {**styles[label_set.name], **look, "ms": 5, "lw": 1.3}
+                axes.errorbar(part["value"], part["fraction"], part["stderr"], **style)
         axes.set(xlabel=axis_label(evidence, column), ylabel=evidence.quantity.name, ylim=(0, 1.02))
         legend_above(axes)
         panels.append(axes.figure)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ from truemorph.report.page import Galaxy, Gallery, Illustration, Pair, Section, 
 OURS = "truemorph:"
 AFTER, PICTURE, CHANGE = (OURS + name for name in ("after", "picture", "change"))
 _BEFORE, _NOW, _CHANCES = (OURS + name for name in ("observed", "most probable", "p"))
+_SAID = OURS + "by "  # and what it is, of columns that the gallery lists: by models and gold labels
 # What all pictures of a page may take; the page's limit is 15 MB.
 _BUDGET = 9_000_000
 _SIDES = (256, 207, 160, 128, 112, 96, 64)
@@ -98,11 +99,10 @@ def choose(frame: pl.DataFrame, most: int) -> pl.DataFrame:
     return changed[np.unique(np.round(np.linspace(0, changed.height - 1, most)).astype(np.int64))]
 
 
-def better_pictures(folder: Path, ids: Iterable[Any]) -> dict[str, str]:
+def better_pictures(folder: Path, ids: pl.Series) -> dict[str, str]:
     """File name by id, of galaxies that have `<id>.<ending>` in a folder of better images."""
-    names = [str(name) for name in ids]
-    files = find_images(pl.Series(names, dtype=pl.String), None, folder)
-    return {name: file for name, file in zip(names, files, strict=True) if file is not None}
+    files = find_images(ids, None, folder)
+    return {name: file for name, file in zip(ids, files, strict=True) if file is not None}
 
 
 @dataclass(frozen=True)
@@ -251,14 +251,10 @@ class Changed:
         p = columns_of("p", [self.evidence.answer])[0]
         for picture in self.best:
             if BETTER in picture.pictures:
-                about = {
-                    "object_id": str(picture.row["object_id"]),
-                    "alpha": picture.row["alpha"],
-                    p: picture.row[AFTER],
-                }
-                title = f"α {about['alpha']:.1f}, p {about[p]:.2f}"
+                alpha, after = picture.row["alpha"], picture.row[AFTER]
+                title = f"α {alpha:.1f}, p {after:.2f}"
                 pairs.append({"seen": picture.pictures[SEEN], "better": picture.pictures[BETTER], "title": title})
-                data.append(about)
+                data.append({"object_id": str(picture.row["object_id"]), "alpha": alpha, p: after})
         if not pairs:
             return []
         text = f"Galaxies that changed to {self.evidence.answer}: above as they were labelled, below a better image."
@@ -266,18 +262,14 @@ class Changed:
         return [*figures, overview(self.evidence, pairs[:_EXAMPLES])]
 
 
-def changed_galaxies(evidence: Evidence, galaxies: int) -> Changed | None:
-    """Find the galaxies whose label changes, with pictures of some `galaxies`; None if no label is corrected."""
+def changed_galaxies(evidence: Evidence, galaxies: int) -> Changed:
+    """Find the galaxies whose label changes, with pictures of some `galaxies`."""
     after = evidence.after
-    if after is None:
-        return None
+    assert after is not None
     classes = np.array(after.classes)
-    before, now = classes[evidence.before], classes[np.maximum(after.labels, 0)]
-    text = [f"{old} to {new}" for old, new in zip(before, now, strict=True)]
     columns: dict[str, Any] = {
-        _BEFORE: before,
-        _NOW: now,
-        CHANGE: np.where(evidence.changed, text, ""),
+        _BEFORE: classes[evidence.before],
+        _NOW: classes[np.maximum(after.labels, 0)],
         AFTER: np.nan_to_num(after.probabilities).max(axis=1),
         _CHANCES: after.probabilities,
     }
@@ -286,8 +278,10 @@ def changed_galaxies(evidence: Evidence, galaxies: int) -> Changed | None:
     for truth in evidence.truths.values():
         names = dict(enumerate(truth.classes))
         gold = pl.Series(truth.labels).replace_strict(names, default=None, return_dtype=pl.String)
-        columns[OURS + truth.name] = gold
+        columns[_SAID + truth.name] = gold
     frame = evidence.everything.with_columns(*(pl.Series(name, column) for name, column in columns.items()))
+    change = pl.when(pl.Series(evidence.changed)).then(pl.format("{} to {}", _BEFORE, _NOW)).otherwise(pl.lit(""))
+    frame = frame.with_columns(change.alias(CHANGE))
     shown, bad = _with_pictures(choose(frame, galaxies), evidence)
     return Changed(evidence, frame, shown, _about_better(shown, bad, evidence.options))
 
@@ -301,7 +295,7 @@ def _said_by_models(evidence: Evidence) -> dict[str, np.ndarray]:
             said[PICTURE] = fraction_of(model.probabilities.probabilities)
         for what, labels in (("of the picture", model.probabilities), ("after", model.posterior)):
             if labels is not None:
-                said[f"{OURS}{model.name}: p({evidence.answer}) {what}"] = fraction_of(labels.probabilities)
+                said[f"{_SAID}{model.name}: p({evidence.answer}) {what}"] = fraction_of(labels.probabilities)
     return said
 
 
@@ -328,7 +322,7 @@ def gallery_of(every: Sequence[Changed]) -> Gallery | None:
 
 def _gold(row: Mapping[str, Any], evidence: Evidence) -> str | None:
     """The class by the first definition, in words."""
-    return None if evidence.truth is None else row[OURS + evidence.truth.name]
+    return None if evidence.truth is None else row[_SAID + evidence.truth.name]
 
 
 def _votes(row: Mapping[str, Any], evidence: Evidence) -> dict[str, str]:
@@ -363,9 +357,7 @@ def _galaxy(galaxy: Shown, evidence: Evidence, limit: int) -> Galaxy:
     details += _votes(row, evidence).items()
     chances = zip(evidence.after.classes, row[_CHANCES], strict=True)
     details += [(f"p({name}) given the label", _formatted(float(p))) for name, p in chances]
-    columns = (AFTER, PICTURE, CHANGE, _BEFORE, _NOW, _CHANCES)
-    ours = (name for name in row if name.startswith(OURS) and name not in columns)
-    details += [(name.removeprefix(OURS), _formatted(row[name])) for name in ours]
+    details += [(name.removeprefix(_SAID), _formatted(row[name])) for name in row if name.startswith(_SAID)]
     more = (*evidence.options.intrinsic, "radius", "psf_fwhm", "ra", "dec", "split")
     details += [(name, _formatted(row[name])) for name in more if name in row]
     details += [] if BETTER in galaxy.pictures else [(BETTER, "none")]

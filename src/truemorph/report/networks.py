@@ -7,37 +7,33 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from truemorph.catalogs.catalogue import image_folder
-from truemorph.classifiers.classifier import Classifier
 from truemorph.config import options_in
 from truemorph.explain.catalogue import findings_of
 from truemorph.findings import Finding
 from truemorph.plotting import plain_text
 from truemorph.questions import slug
 from truemorph.report.evidence import Evidence
-from truemorph.report.figures import Style, new_panel, styles_of
+from truemorph.report.figures import new_panel, styles_of
 from truemorph.report.lights import Check
 from truemorph.report.page import Illustration, Section, Table
 from truemorph.tables import numeric_columns, read_table
 
 # Networks of random weights that check the maps of each model.
 _DRAWS = 5
-ABOUT_MAPS = (
+_ABOUT_MAPS = (
     "Grad-CAM shows which parts of the picture raise a class score. It does not show that the network uses "
     "them as an astronomer would: see in the findings whether maps of random weights look the same, and do "
     "not read a bright frame or corner as structure."
 )
 
 
-def training(
-    models: Mapping[str, Classifier], styles: Mapping[str, Style], answers: Sequence[str]
-) -> tuple[list[Section], list[Finding]]:
-    """A section about the networks among the models, with the settings that differ; and findings.
-
-    `answers` are the classes whose mean probability is drawn.
-    """
+def training(every: Sequence[Evidence]) -> tuple[list[Section], list[Finding]]:
+    """A section about the networks among the models, with the settings that differ; and findings."""
+    models = {model.name: model.classifier for evidence in every for model in evidence.models}
     settings: dict[str, dict[str, Any]] = {}
     histories: dict[str, pl.DataFrame] = {}
     catalogues = set()
@@ -62,11 +58,13 @@ def training(
         if len({json.dumps(value) for value in values}) > 1:
             rows.append([key, *("–" if value is None else str(value) for value in values)])
     tables = [Table("Settings that differ", ["setting", *settings], rows)] if rows else []
-    return [Section("Training", figures=[_epochs(histories, styles, answers)], tables=tables)], findings
+    return [Section("Training", figures=[_epochs(histories, every)], tables=tables)], findings
 
 
-def _epochs(histories: Mapping[str, pl.DataFrame], styles: Mapping[str, Style], answers: Sequence[str]) -> Illustration:
-    """Held-out loss, class probabilities at both ends of α, and bias, by epoch."""
+def _epochs(histories: Mapping[str, pl.DataFrame], every: Sequence[Evidence]) -> Illustration:
+    """Held-out loss, probabilities of the first answers at both ends of α, and bias, by epoch."""
+    styles = {name: style for evidence in every for name, style in styles_of(evidence).items()}
+    answers = [evidence.answer for evidence in every]
     shown = [f"fraction_{slug(answer)}_{end}" for answer in answers for end in (1, 5)]
     mean_p = f"mean p({' or '.join(answers)})"
     left, middle, right = (new_panel() for _ in range(3))
@@ -95,18 +93,28 @@ def _epochs(histories: Mapping[str, pl.DataFrame], styles: Mapping[str, Style], 
     )
 
 
-def looks(
-    evidence: Evidence, models: Mapping[str, Classifier], frame: pl.DataFrame, classes: Sequence[str]
-) -> tuple[list[Illustration], list[Check]]:
-    """Mean maps and profiles of at most `maps` galaxies that are predicted to be of these classes, and checks."""
-    options = evidence.options
-    models = {name: model for name, model in models.items() if model.uses_images}
-    if not options.maps or not models or "image" not in frame.columns or not frame["image"].count():
+def looks(evidence: Evidence) -> tuple[list[Section], list[Check]]:
+    """A section with mean maps and profiles of at most `maps` galaxies, and checks; nothing without networks.
+
+    Of a question they are of the galaxies that a model predicts to have the answer that is named first.
+    """
+    options, frame = evidence.options, evidence.frame
+    if not options.maps or not evidence.models or "image" not in frame.columns:
+        return [], []
+    chosen, classes, of = list(evidence.models), evidence.classes, ""
+    if evidence.question is not None:
+        of = f" ({evidence.question})"
+        classes = tuple(dict.fromkeys(model.head.columns[model.explained] for model in chosen))
+        called = {model.name: model.p.argmax(axis=1)[evidence.rows] == model.explained for model in chosen}
+        frame = frame.filter(np.any(list(called.values()), axis=0))
+        chosen = [model for model in chosen if called[model.name].any()]
+    models = {model.name: model.classifier for model in chosen if model.classifier.uses_images}
+    frame = frame.filter(pl.col("image").is_not_null())
+    if not models or frame.is_empty():
         return [], []
     from truemorph.explain.plots import mean_map_figure, profile_figure
     from truemorph.explain.study import PIXELS, checked, explain, galaxies_of, profile_table
 
-    frame = frame.filter(pl.col("image").is_not_null())
     if frame.height > options.maps:
         frame = frame.sample(options.maps, seed=options.seed)
     source = galaxies_of(frame, image_folder(evidence.catalogue))
@@ -125,15 +133,15 @@ def looks(
     )
     colours = {name: style["color"] for name, style in styles_of(evidence).items()}
     maps = Illustration(
-        "maps",
+        evidence.file_name("maps"),
         mean_map_figure(explanations),
         f"Where each model looks (paper, Figures 5 and 6): mean Grad-CAM map of the galaxies that it calls "
         f"{' or '.join(classes)}, {frame.height:,} in all. {what}; what is finer is interpolated.",
     )
     profiles = Illustration(
-        "profiles",
+        evidence.file_name("profiles"),
         profile_figure(explanations, PIXELS, colours),
         "The same against distance from the centre (Figure 7); bands: standard errors over galaxies.",
         profile_table(explanations, PIXELS),
     )
-    return [maps, profiles], made
+    return [Section(f"Where the networks look (Grad-CAM){of}", _ABOUT_MAPS, [maps, profiles])], made

@@ -27,7 +27,6 @@ from truemorph.citation import BIBTEX
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import save_as_pdf_and_png, write_file
-from truemorph.questions import SMOOTH_OR_DISK
 from truemorph.tables import CatalogTable, write_table
 
 _SEVERITIES = ("problem", "caution", "note")
@@ -191,7 +190,7 @@ class Page:
     sections: Sequence[Section] = ()
     appendix: Sequence[Section] = ()  # folded
     wide: bool = False
-    classes: tuple[str, str] = SMOOTH_OR_DISK  # what galaxies are before and after the correction, among the examples
+    changed_to: str = ""  # what the examples are after the correction
 
     @property
     def figures(self) -> list[Illustration]:

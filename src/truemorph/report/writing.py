@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,11 @@ from truemorph.catalogs.label_sets import ONE_CLASS, fractions_by
 from truemorph.findings import Finding
 from truemorph.io import plain, write_json
 from truemorph.report.evidence import TRUTH, Evidence
-from truemorph.report.figures import among_similar, bias_curve, by_name, calibration, capital, fractions, styles_of
+from truemorph.report.figures import among_similar, bias_curve, by_name, calibration, capital, fractions
 from truemorph.report.gallery import Changed, changed_galaxies, gallery_of
 from truemorph.report.gather import gather
-from truemorph.report.lights import DATA, MODEL, Check, lights
-from truemorph.report.networks import ABOUT_MAPS, looks, training
+from truemorph.report.lights import DATA, MODEL, lights
+from truemorph.report.networks import looks, training
 from truemorph.report.options import ReportOptions
 from truemorph.report.page import Page, Section, findings_of, folder_beside, verdict, write_illustrations, write_page
 from truemorph.report.tables import (
@@ -85,19 +86,16 @@ def make_report(
     """
     files = folder_beside(out)
     every = gather(sources, options, files)
-    models = {model.name: model for evidence in every for model in evidence.models}
-    styles = {name: look for evidence in every for name, look in styles_of(evidence).items()}
-    answers = [evidence.answer for evidence in every]
-    trained, of_runs = training({name: model.classifier for name, model in models.items()}, styles, answers)
-    maps, of_maps = _maps(every)
+    trained, of_runs = training(every)
+    maps, of_maps = (list(chain(*parts)) for parts in zip(*map(looks, every), strict=True))
     judged = lights(every, {MODEL: [*of_runs, *of_maps], DATA: context})
     findings = findings_of(judged)
-    changed = [group for group in (changed_galaxies(each, options.galaxies // len(every)) for each in every) if group]
-    rows = [row for evidence in every for row in fraction_rows(evidence)]
     first = every[0]
+    changed = [changed_galaxies(each, options.galaxies // len(every)) for each in every] if first.has_galaxies else []
+    rows = [row for evidence in every for row in fraction_rows(evidence)]
+    models = dict.fromkeys(model.name for evidence in every for model in evidence.models)
     names = ", ".join(models) or "labels and resolution"
     said = sentences(first)
-    examples = changed[0].examples if changed and changed[0].evidence is first else []
     source = first.catalogue.metadata.get("source") or Path(first.source).name
     figures = [fractions(evidence) for evidence in every]
     sections = [
@@ -115,8 +113,8 @@ def make_report(
         verdict=verdict(findings, said["reason"], said["next"]),
         first=figures[0],
         table=overview_table(rows),
-        examples=examples,
-        classes=(first.other, first.answer),
+        examples=changed[0].examples if changed else (),
+        changed_to=first.answer,
         lights=judged,
         sections=sections,
         appendix=[
@@ -127,8 +125,7 @@ def make_report(
             Section("How to cite", include="citation.html"),
         ],
     )
-    drawn = [figure for listed in changed[:1] for figure in listed.drawn()]
-    write_illustrations([*page.figures, *drawn], files / "figures")
+    write_illustrations([*page.figures, *(changed[0].drawn() if changed else ())], files / "figures")
     for listed in changed:
         write_table(CatalogTable(listed.listed()), files / listed.file)
     write_page(page, out)
@@ -333,31 +330,3 @@ def _sections(evidence: Evidence, figure: Any, changed: Sequence[Changed], sever
         )
     yield from (listed.section() for listed in changed if listed.evidence is evidence)
     yield Section(f"{of}Table 1", tables=[label_sets_table(evidence)])
-
-
-def _maps(every: Sequence[Evidence]) -> tuple[list[Section], list[Check]]:
-    """Mean maps of the galaxies that networks predict to have the first answer to each question, or any class."""
-    sections, checks = list[Section](), list[Check]()
-    for evidence in every:
-        if not evidence.models:
-            continue
-        models = {model.name: model.classifier for model in evidence.models}
-        frame = evidence.frame
-        columns = list(evidence.classes)
-        of = ""
-        if evidence.question is not None:
-            of = f" ({evidence.question})"
-            called = [model.p.argmax(axis=1)[evidence.rows] == model.explained for model in evidence.models]
-            frame = frame.filter(np.any(called, axis=0))
-            models = {
-                model.name: models[model.name]
-                for model, is_called in zip(evidence.models, called, strict=True)
-                if is_called.any()
-            }
-            columns = list(dict.fromkeys(model.head.columns[model.explained] for model in evidence.models))
-        maps, more = looks(evidence, models, frame, columns)
-        checks += more
-        named = [replace(figure, name=evidence.file_name(figure.name)) for figure in maps]
-        if maps:
-            sections.append(Section(f"Where the networks look (Grad-CAM){of}", ABOUT_MAPS, named))
-    return sections, checks
