@@ -27,6 +27,7 @@ from truemorph.citation import BIBTEX
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import save_as_pdf_and_png, write_file
+from truemorph.questions import SMOOTH_OR_DISK
 from truemorph.tables import CatalogTable, write_table
 
 _SEVERITIES = ("problem", "caution", "note")
@@ -190,7 +191,7 @@ class Page:
     sections: Sequence[Section] = ()
     appendix: Sequence[Section] = ()  # folded
     wide: bool = False
-    changed_to: str = ""  # what the examples are after the correction
+    classes: tuple[str, str] = SMOOTH_OR_DISK  # what galaxies are before and after the correction: examples, equations
 
     @property
     def figures(self) -> list[Illustration]:

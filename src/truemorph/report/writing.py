@@ -114,7 +114,7 @@ def make_report(
         first=figures[0],
         table=overview_table(rows),
         examples=changed[0].examples if changed else (),
-        changed_to=first.answer,
+        classes=(first.other, first.answer),
         lights=judged,
         sections=sections,
         appendix=[
