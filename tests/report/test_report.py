@@ -155,12 +155,12 @@ def test_without_images_the_page_adapts(tmp_path, capsys):
 
 def test_experts_own_labels_have_their_definition_and_no_volunteers(tmp_path, capsys):
     own = simulate_catalogue(2000, gold=300).select("object_id", "label", "alpha", "gold")
-    asked = {"classes": "early,late", "definition": "spirals only"}
+    asked = {"classes": "early-type,late-type", "definition": "spirals only"}
     tm.prepare_catalogue(own, label="label", alpha="alpha", gold="gold", out=tmp_path / "cat.parquet", **asked)
     page = tmp_path / "page.html"
     result = reported_on(capsys, "--catalogue", tmp_path / "cat.parquet", out=page)
     told = result["questions"][0]
-    assert (told["classes"], told["definition"]) == (["early", "late"], "spirals only")
+    assert (told["classes"], told["definition"]) == (["early-type", "late-type"], "spirals only")
     assert "spirals only" in page.read_text()
     shown = [page, *(tmp_path / "page_files").rglob("*.*")]
     assert not [one.name for one in shown if b"olunteer" in one.read_bytes()]

@@ -34,7 +34,7 @@ from truemorph.findings import Finding
 from truemorph.labelling.label import label_table
 from truemorph.labelling.labeller import IN_SAMPLE
 from truemorph.labelling.run import LabelOptions
-from truemorph.questions import Asked, Quantity, columns_of
+from truemorph.questions import Asked, Quantity, columns_of, fraction_names
 from truemorph.report.evidence import GOLD_LABELS, OBSERVED, TRUTH, Evidence, Model
 from truemorph.report.measures import bins_of
 from truemorph.report.options import ReportOptions
@@ -141,7 +141,8 @@ def _named_first(estimate: Estimate) -> Quantity:
 
 
 def _of_two(classes: Sequence[str]) -> Quantity:
-    return Quantity(f"{classes[1]} fraction", (0.0, 1.0))
+    """The fraction of the second class, under the name that estimates give it."""
+    return Quantity(next(iter(fraction_names(classes))).replace("_", " "), (0.0, 1.0))
 
 
 def _begin(

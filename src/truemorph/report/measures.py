@@ -73,9 +73,8 @@ class BiasTree:
     def bias(self, label_set: LabelSet, rows: np.ndarray | None = None, **options: Any) -> BiasResult | None:
         """Of a label set where it is known, or of some rows, with repeats; None if these are too few for the tree."""
         chosen = np.flatnonzero(label_set.known) if rows is None else rows[label_set.known[rows]]
-        labels = label_set.labels if label_set.is_hard else label_set.probabilities
         try:
-            return self.metric(labels[chosen], chosen, **options)
+            return self.metric(label_set.values[chosen], chosen, **options)
         except InputError:
             return None
 

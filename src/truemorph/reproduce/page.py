@@ -234,7 +234,12 @@ def _statements(judged: list[Statement]) -> Table:
 
 def _reasons(work: Work) -> Section:
     """The open choices, and Table 1 with other numbers of leaves and bins."""
-    reasons = [*work.result("reasons")["reasons"], *([_archive_of_hst(work)] if work.have("figure4") else [])]
+    reasons = list(work.result("reasons")["reasons"])
+    if work.have("figure4"):  # the archive decides how many pairs there are
+        seen = work.result("figure4")
+        pairs = f"{seen['with_better']:,} of {seen['changed']:,} changed galaxies; {HST_PAIRS[0]} in the paper"
+        here, effect = "mosaics of CDS (hips2fits)", f"number of pairs: {pairs}"
+        reasons.append({"what": "archive of HST images", "paper": "MAST", "here": here, "effect": effect})
     text = "{what}. In the paper: {paper}. Here: {here}. Measured effect of other choices: {effect}."
     tables = []
     if swept := [setting for reason in reasons for setting in reason.get("settings", ())]:
@@ -245,15 +250,6 @@ def _reasons(work: Work) -> Section:
     return Section(
         "Why values may differ from the paper's", items=[text.format(**reason) for reason in reasons], tables=tables
     )
-
-
-def _archive_of_hst(work: Work) -> dict[str, Any]:
-    """The archive of HST images, whose choice decides how many pairs Figure 4 has."""
-    seen = work.result("figure4")
-    effect = (
-        f"number of pairs: {seen['with_better']:,} of {seen['changed']:,} changed galaxies; {HST_PAIRS[0]} in the paper"
-    )
-    return {"what": "archive of HST images", "paper": "MAST", "here": "mosaics of CDS (hips2fits)", "effect": effect}
 
 
 def _maps(work: Work) -> dict[str, dict[str, Any]]:

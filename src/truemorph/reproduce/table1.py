@@ -74,13 +74,13 @@ def all_labels(work: Work) -> pl.DataFrame:
     identity = pl.col("object_id").cast(pl.String)
     label, probability = pl.col("label").cast(pl.Float64), pl.col("p_disk").cast(pl.Float64)
     frame = work.catalogue(TEST_ROWS).frame.with_columns(identity, label.alias(GZ2B))
-    others = {}
+    others = []
     if work.inputs.hart is not None:
-        others[GZ2D] = work.catalogue(DEBIASED).frame.select(identity, label.alias(GZ2D))
+        others.append(work.catalogue(DEBIASED).frame.select(identity, label.alias(GZ2D)))
     for name in filter(work.have, MODELS):
         labels = read_table(work.file(name, LABELS)).frame
-        others[name] = labels.select(identity, label.alias(name), probability.alias(f"p {name}"))
-    for labels in others.values():
+        others.append(labels.select(identity, label.alias(name), probability.alias(f"p {name}")))
+    for labels in others:
         frame = frame.join(labels, on="object_id", how="left", maintain_order="left")
     return frame
 
