@@ -33,7 +33,7 @@ def labelled(n, seed):
 def test_relabelled_galaxies_of_figure_3():
     sersic, observed, truth = labelled(4000, 1)
     observed[:50], sersic[50:60] = np.nan, np.nan
-    found = compare_distributions(sersic, observed, {"debiased": truth})
+    found = compare_distributions(sersic, {"observed": observed, "debiased": truth})
     rows = {(row["panel"], row["labels"]): row for row in found.table.iter_rows(named=True)}
     finite = np.isfinite(sersic)
     expected = {
@@ -56,7 +56,7 @@ def test_relabelled_galaxies_of_figure_3():
 
 def test_the_figure_shows_every_sample_and_its_data():
     sersic, observed, truth = labelled(2000, 4)
-    found = compare_distributions(sersic, observed, {"debiased": truth, "A $ B": truth[::-1]})
+    found = compare_distributions(sersic, {"observed": observed, "debiased": truth, "A $ B": truth[::-1]})
     panels = cumulative_panels(found, dict.fromkeys(found.table["labels"], STYLE["observed"]))
     assert [len(panel.axes[0].get_legend().get_texts()) for panel in panels] == [3, 3, 3]
     data = found.data()
@@ -65,7 +65,7 @@ def test_the_figure_shows_every_sample_and_its_data():
 
 
 def test_empty_samples_are_left_out():
-    found = compare_distributions(np.linspace(0, 1, 100), np.zeros(100), {"same": np.zeros(100)})
+    found = compare_distributions(np.linspace(0, 1, 100), {"observed": np.zeros(100), "same": np.zeros(100)})
     assert found.table.select("panel", "labels", "share_above").rows() == [
         ("smooth", "observed", 0),
         ("smooth", "same", 0),

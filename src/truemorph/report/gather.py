@@ -119,7 +119,7 @@ def _alone(question: str | None, shown: _Shown, options: ReportOptions) -> Evide
     return Evidence(
         question=question,
         classes=fractions.classes,
-        quantity=_of_two(fractions.classes) if question is None else _named_first(shown.estimate),
+        quantity=_named_first(shown.estimate, fractions.classes),
         catalogue=CatalogTable(pl.DataFrame()),
         rows=np.empty(0, dtype=int),
         which="",
@@ -130,19 +130,18 @@ def _alone(question: str | None, shown: _Shown, options: ReportOptions) -> Evide
     )
 
 
-def _named_first(estimate: Estimate) -> Quantity:
-    """The fraction that a report opens with: the first that its tree shows, or that of the second commonest answer."""
-    assert isinstance(estimate.transition, TreeTransition)
+def _named_first(estimate: Estimate, classes: Sequence[str]) -> Quantity:
+    """The fraction that a report opens with: the first that its tree shows, or that of the second commonest answer.
+
+    Of labels that of the second class, under the name that estimates give it.
+    """
+    if not isinstance(estimate.transition, TreeTransition):
+        return Quantity(next(iter(fraction_names(classes))).replace("_", " "), (0.0, 1.0))
     asked = estimate.transition.asked
     totals = {name: of.total[1] for name, of in estimate.fractions.quoted.items()}
     if asked.asked.shown:
         return asked.quantities[0]
     return sorted(asked.quantities[: len(asked.shown)], key=lambda quantity: -totals[quantity.name])[:2][-1]
-
-
-def _of_two(classes: Sequence[str]) -> Quantity:
-    """The fraction of the second class, under the name that estimates give it."""
-    return Quantity(next(iter(fraction_names(classes))).replace("_", " "), (0.0, 1.0))
 
 
 def _begin(
@@ -172,9 +171,9 @@ def _begin(
     findings += [finding for finding in more if finding not in estimate.findings]
     if asked is None:
         classes: tuple[str, ...] = classes_of(catalogue)
-        quantity, hard = _of_two(classes), frame["label"].to_numpy().astype(np.int64)
+        hard = frame["label"].to_numpy().astype(np.int64)
     else:
-        classes, quantity = asked.answers, _named_first(estimate)
+        classes = asked.answers
         hard = np.array(asked.answers_of_paths)[majority_paths(frame, asked, source)]
     for name, model in classifiers.items():
         for head in model.heads:
@@ -193,7 +192,7 @@ def _begin(
     return Evidence(
         question=question,
         classes=classes,
-        quantity=quantity,
+        quantity=_named_first(estimate, classes),
         catalogue=replace(catalogue, frame=frame),
         rows=rows,
         which=which,

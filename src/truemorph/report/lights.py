@@ -169,16 +169,12 @@ def _named(evidence: Evidence, model: Model) -> str:
 def _one_class(evidence: Evidence, model: Model, name: str) -> Iterator[Finding]:
     """Whether a model gives nearly all galaxies one class, or nearly all to which the question applies one answer."""
     p = model.probabilities.probabilities[evidence.rows]
-    of = np.array(evidence.of_question) > 0
-    parts = [(p, evidence.classes, "")]
-    if not of.all():
+    classes, applies = np.array(evidence.classes), np.array(evidence.of_question) > 0
+    for of, where in ((np.ones_like(applies), ""), (applies, f" where {evidence.question} applies")):
         inside = p[p[:, of].sum(axis=1) > 0.5][:, of]
-        where = f" where {evidence.question} applies"
-        parts.append((inside, tuple(np.array(evidence.classes)[of].tolist()), where))
-    for probabilities, classes, where in parts:
-        share = np.bincount(probabilities.argmax(axis=1), minlength=len(classes)) / max(len(probabilities), 1)
+        share = np.bincount(inside.argmax(axis=1), minlength=of.sum()) / max(len(inside), 1)
         most = int(share.argmax())
-        if findings := list(nearly_one_class(name, float(share[most]), f"{classes[most]}{where}")):
+        if findings := list(nearly_one_class(name, float(share[most]), f"{classes[of][most]}{where}")):
             yield from findings
             return
 

@@ -167,8 +167,7 @@ def _draw(frame: pl.DataFrame, work: Work) -> pl.DataFrame:
     seed, labels, counts = work.options.seed, frame["label"].to_numpy(), work.options.counts
     # Below full scale, a label with too few galaxies does not reduce the number of the other.
     have = counts if work.options.fraction == 1 else np.bincount(labels, minlength=2)
-    smooth, disk = np.minimum(counts, have).tolist()
-    chosen, _ = draw_sample(labels, frame["object_id"].to_list(), (smooth, disk), seed)
+    chosen, _ = draw_sample(labels, frame["object_id"].to_list(), np.minimum(counts, have).tolist(), seed)
     sample = frame.filter(chosen)
     split, _ = split_galaxies(sample["object_id"].to_list(), work.options.split(sample.height), seed)
     weights = sampling_weights(labels, chosen)[chosen]

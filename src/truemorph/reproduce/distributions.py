@@ -59,19 +59,19 @@ class Distributions:
         return self.curves.join(self.table, on=["panel", "labels"], how="left", maintain_order="left")
 
 
-def compare_distributions(
-    values: np.ndarray, observed: np.ndarray, label_sets: Mapping[str, np.ndarray], observed_name: str = "observed"
-) -> Distributions:
+def compare_distributions(values: np.ndarray, label_sets: Mapping[str, np.ndarray]) -> Distributions:
     """Sérsic indices among galaxies of each label, and relabelled ones, of several label sets (Figure 3).
 
-    `observed` and `label_sets` are the original and other labels of the same galaxies, 0 or 1; NaN where unknown.
+    `label_sets` are labels of the same galaxies, 0 or 1; NaN where unknown. The first are the original ones.
     """
     finite = np.isfinite(values)
-    # Of the original labels none switched; disks are drawn for comparison.
-    members = {observed_name: {"smooth": observed == 0, "to_disk": observed == 1, "disk": observed == 1}}
+    observed_name, observed = next(iter(label_sets.items()))
+    members = {}
     for name, labels in label_sets.items():
         disk = labels == 1
-        members[name] = {"smooth": labels == 0, "to_disk": (observed == 0) & disk, "disk": disk}
+        # Of the original labels none switched; disks are drawn for comparison.
+        switched = disk if name == observed_name else (observed == 0) & disk
+        members[name] = {"smooth": labels == 0, "to_disk": switched, "disk": disk}
     rows, curves = [], []
     for panel in PANELS:
         present = {name: sample[panel] & finite for name, sample in members.items() if (sample[panel] & finite).any()}

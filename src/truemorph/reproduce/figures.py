@@ -60,10 +60,8 @@ def sersic_curves(work: Work) -> Distributions | None:
     if values is None:
         return None
     drawn = tested.sets if options.every_curve else FIGURE_3
-    sets = {
-        TABLE_1[name].labels: label_set.p for name, label_set in tested.sets.items() if name != GZ2B and name in drawn
-    }
-    return compare_distributions(values, tested.sets[GZ2B].p, sets, TABLE_1[GZ2B].labels)
+    sets = {TABLE_1[name].labels: label_set.p for name, label_set in tested.sets.items() if name in drawn}
+    return compare_distributions(values, sets)
 
 
 def sersic_figure(curves: Distributions, circular: bool) -> Illustration:

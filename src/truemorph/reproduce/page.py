@@ -270,14 +270,14 @@ def make_page(work: Work, folder: Path) -> dict[str, Any]:
     figures += [] if curves is None else [sersic_figure(curves, work.options.every_curve)]
     figures += [*(colour_magnitude(work) if work.have("table1") else ()), *maps_and_profiles(maps)]
     hst, figure4 = hst_images(work)
-    answer = _answer(work, judged)
-    if any(finding.code == "archive-simulated" for finding in _findings(work)):
+    answer, findings = _answer(work, judged), _findings(work)
+    if any(finding.code == "archive-simulated" for finding in findings):
         answer = f"Simulated galaxies: no statement about the real ones. {answer}"
     page = Page(
         title="Reproduction of Medina-Rosales, Cabrera-Vives & Miller (arXiv:2308.11007)",
         headline=first_sentence(answer),
         answer=answer.removeprefix(first_sentence(answer)).strip(),
-        lights=[Light("Checks", _findings(work))],
+        lights=[Light("Checks", findings)],
         sections=[
             Section("Comparison with the paper", tables=tables),
             *([_reasons(work)] if work.have("reasons") else []),
