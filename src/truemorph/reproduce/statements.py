@@ -127,7 +127,7 @@ def _score(row: dict[str, Any], score: str) -> tuple[float, float]:
 
 def _figure_3(curves: Distributions) -> Iterator[Difference]:
     """Section 3.2: fractions of galaxies above the boundary of the Sérsic index."""
-    above = {(panel, labels): of_curve for panel, labels, _, *of_curve in curves.table.iter_rows()}
+    above = {(panel, labels): (share, error) for panel, labels, _, share, error in curves.table.iter_rows()}
     debiased, ours = TABLE_1[GZ2D].labels, TABLE_1[DDB].labels
     whose = (
         ("smooth galaxies of DDB have n > 3 more often than those of GZ2D", ours, debiased),
