@@ -57,14 +57,15 @@ def columns_of(what: str, classes: Sequence[str]) -> list[str]:
     return [f"{what}_{slug(name)}" for name in classes]
 
 
-def check_class_names(classes: Sequence[str]) -> None:
-    """Raise a ValueError unless names of classes stay apart as names of columns and as answers of experts."""
+def check_class_names(classes: Sequence[str]) -> Sequence[str]:
+    """Return names of classes; a ValueError unless they stay apart as names of columns and as answers of experts."""
     slugs, others = set(map(slug, classes)), {"", "unclear", "artefact"}  # that are other answers
     taken = {*columns_of("p", classes), *columns_of("posterior", classes)}.intersection(LABEL_COLUMNS)
     if len(slugs) < len(classes) or taken or others & slugs:
         raise ValueError("must be different names with letters, and not spread, label, unclear or artefact")
     if not all(name.isprintable() and len(name) <= 60 for name in classes):
         raise ValueError("must be names of at most 60 characters that can be printed")
+    return classes
 
 
 def class_names(n_classes: int) -> tuple[str, ...]:

@@ -149,7 +149,7 @@ class AtomicCheckpoints(TorchCheckpointIO):
         try:
             with written_whole(path, durable=True) as partial:
                 with open(partial, "wb") as file:  # its error messages are clearer than those of torch's writer
-                    torch.save({**checkpoint, "file": path.name}, file)
+                    torch.save(checkpoint, file)
                 if path.is_file():
                     os.replace(path, _previous(path))
         except (OSError, RuntimeError) as problem:  # torch's writer may turn an OSError into a RuntimeError
@@ -157,10 +157,6 @@ class AtomicCheckpoints(TorchCheckpointIO):
                 f"{path}: can't write the state of training ({reason(problem)}); free disk space and run the same "
                 "command again to resume from the last good state"
             ) from problem
-
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        """Read a checkpoint on the CPU, tensors and plain values only."""
-        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _previous(path: Path) -> Path:
@@ -217,10 +213,7 @@ class Unfinished:
                 with zipfile.ZipFile(file) as archive:  # torch itself does not verify the checksums in its files
                     if damaged := archive.testzip():
                         raise CheckpointError(f"{damaged} is damaged")
-                content = AtomicCheckpoints().load_checkpoint(file)
-                if content.get("file", path.name) != path.name:
-                    raise CheckpointError(f"it was written as {content['file']}")
-                return file, content
+                return file, torch.load(file, map_location="cpu", weights_only=True)
             except Exception as problem:  # torch raises many types for broken files
                 problems.append(f"{file.name}: {reason(problem)}")
                 tell(f"{file}: can't be read; using the previous state")

@@ -37,11 +37,6 @@ UNFINISHED = "unfinished"
 _HUB = "hf_hub:"
 
 
-def _checked_names(classes: list[str]) -> list[str]:
-    check_class_names(classes)
-    return classes
-
-
 class ModelFile(BaseModel):
     """Content of `config.json`; `sha256` has the checksums of all files and of itself; version 0.1 wrote none."""
 
@@ -52,7 +47,7 @@ class ModelFile(BaseModel):
     start: Any = None  # only 0.1
     image_size: int | None = None  # this and crop are those of `training`
     crop: float | None = None
-    classes: Annotated[list[str], Field(min_length=2, max_length=1000), AfterValidator(_checked_names)]
+    classes: Annotated[list[str], Field(min_length=2, max_length=1000), AfterValidator(check_class_names)]
     members: int = Field(ge=1, le=10_000)
     temperatures: list[Annotated[float, Field(gt=0)]] = Field([], max_length=10_000)
     built: dict[Literal["architecture", "arguments"], str | dict[str, Any]] = {}

@@ -82,17 +82,19 @@ def measures(
 
 
 def fit_temperature(
-    loss: Callable[..., torch.Tensor], logits: torch.Tensor, observed: dict[str, torch.Tensor], weights: torch.Tensor
+    loss: Callable[[torch.Tensor, dict[str, torch.Tensor]], torch.Tensor],
+    logits: torch.Tensor,
+    observed: dict[str, torch.Tensor],
 ) -> float:
     """Temperature of the logits (0.2 to 5) that maximises the held-out likelihood (Guo et al. 2017).
 
     Above 1 if the network was overconfident. This calibrates the probabilities of the true class, because the
-    likelihood uses T(α). `observed` has the labels or evidence that `loss` takes.
+    likelihood uses T(α). `observed` has `weights`, and the evidence or votes that `loss` takes.
     """
-    logits = logits.double()
+    logits, weights = logits.double(), observed["weights"]
 
     def cost(log_temperature: float) -> float:
-        losses = loss(logits * np.exp(-log_temperature), **observed)
+        losses = loss(logits * np.exp(-log_temperature), observed)
         return float((losses * weights).sum() / weights.sum())
 
     minimum = minimize_scalar(cost, bounds=tuple(np.log(_TEMPERATURES)), method="bounded", options={"xatol": 1e-4})
@@ -133,7 +135,6 @@ class DebiasedModule(lightning.LightningModule):
         self.config, self.seed = config, seed
         self._rows, self._train, self._validation = rows, train, validation
         self._observed, self.held_out = rows.observed(train), rows.observed(validation)
-        self.held_out_weights = torch.tensor(rows.weights[validation], dtype=torch.float32)
         self._gathered = CatMetric(nan_strategy="disable")  # place, loss and logits of each galaxy, from all processes
         self._train_loss = MeanMetric(nan_strategy="disable")  # over parts of steps, and processes
         self.mean: torch.Tensor
@@ -157,7 +158,7 @@ class DebiasedModule(lightning.LightningModule):
         config = self.config
         return self._batches(
             self._train,
-            {**self._observed, "weights": torch.tensor(self._rows.weights[self._train], dtype=torch.float32)},
+            self._observed,
             batch_size=config.batch_size,
             parts=config.accumulate,
             seed=self.seed,
@@ -166,18 +167,14 @@ class DebiasedModule(lightning.LightningModule):
 
     def val_dataloader(self) -> GalaxyBatches:
         """Validation batches, in order and not augmented."""
-        places = torch.arange(self._validation.size)
-        columns = {**self.held_out, "weights": self.held_out_weights, "place": places}
+        columns = {**self.held_out, "place": torch.arange(self._validation.size)}
         return self._batches(self._validation, columns, batch_size=4 * self.config.batch_size)
 
-    def loss(self, logits: torch.Tensor, evidence: Any = None, votes: Any = None) -> torch.Tensor:
-        """Return minus the log-likelihood of each galaxy; of several questions, the sum."""
-        if votes is not None:
-            return -(votes * torch.log_softmax(logits.float(), 1)).sum(1)
-        return evidence_loss(logits, evidence, [head.part for head in self._rows.heads])
-
-    def _losses(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
-        return self.loss(logits, **{name: batch[name] for name in self.held_out})
+    def loss(self, logits: torch.Tensor, observed: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Return minus the log-likelihood of each galaxy's votes or evidence; of several questions, the sum."""
+        if "votes" in observed:
+            return -(observed["votes"] * torch.log_softmax(logits.float(), 1)).sum(1)
+        return evidence_loss(logits, observed["evidence"], [head.part for head in self._rows.heads])
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed dropout with the step number."""
@@ -187,7 +184,7 @@ class DebiasedModule(lightning.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """Return this process's part of the mean loss."""
         logits = self._forward[0](warp(normalise(batch["pixels"], self.mean, self.std), batch["maps"]))
-        mine = (self._losses(logits, batch) * batch["step_weights"]).sum()
+        mine = (self.loss(logits, batch) * batch["step_weights"]).sum()
         # Lightning takes the mean over processes and divides by the parts of a step.
         loss = mine * (self.trainer.world_size * self.config.accumulate)
         self._train_loss.update(loss.detach())
@@ -205,7 +202,7 @@ class DebiasedModule(lightning.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Store logits of the judged network and losses of these galaxies."""
         logits = self.judged(normalise(batch["pixels"], self.mean, self.std)).float()
-        losses = self._losses(logits, batch) * batch["weights"]
+        losses = self.loss(logits, batch) * batch["weights"]
         self._gathered.update(torch.column_stack([batch["place"], losses, logits]))
 
     def on_validation_epoch_end(self) -> None:
@@ -356,7 +353,7 @@ def train_network(
         )
     temperature = 1.0
     if config.calibrate:
-        temperature = fit_temperature(module.loss, story.logits, module.held_out, module.held_out_weights)
+        temperature = fit_temperature(module.loss, story.logits, module.held_out)
     result = {
         "weights": {key: value.cpu() for key, value in story.weights.items()},
         "history": story.history,

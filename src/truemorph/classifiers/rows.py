@@ -74,10 +74,10 @@ class TrainingRows:
         return replace(self, frame=frame, evidence=self.gold.evidence, votes=None, gold=None)
 
     def observed(self, rows: np.ndarray) -> dict[str, torch.Tensor]:
-        """Return what a network learns from for some rows: evidence or votes."""
+        """Return what a network learns from for some rows: evidence or votes, and weights."""
         import torch
 
-        arrays = {"evidence": self.evidence, "votes": self.votes}
+        arrays = {"evidence": self.evidence, "votes": self.votes, "weights": self.weights}
         return {
             name: torch.tensor(values[rows], dtype=torch.float32)
             for name, values in arrays.items()

@@ -85,8 +85,7 @@ def randomise(
 
     `pixels` are a few dozen galaxies, uint8 (N, S, S, 3); two `draws` or more give an error of their mean.
     """
-    described = {**model.described, "temperatures": model.temperatures[:1]}
-    cam = GradCam(replace(model, described=described, members=model.members[:1]), layer)
+    cam = GradCam(replace(model, members=model.members[:1]), layer)
     classes = cam.member(pixels, 0).argmax(axis=1)
     partner = _partners(classes, seed)
     paired = partner >= 0

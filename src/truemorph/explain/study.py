@@ -30,7 +30,6 @@ from truemorph.explain.sanity_check import Randomisation, randomise
 from truemorph.labelling.labeller import Labeller
 from truemorph.labelling.parts import Galaxies, decoded, table_part
 from truemorph.progress import Progress, progress
-from truemorph.questions import columns_of
 
 _BATCH = 256
 # Galaxies for the check with random weights, which computes dozens of maps for each.
@@ -132,12 +131,11 @@ def _explain(name: str, cam: GradCam, source: Source, rings: int, bar: Progress,
         if batch.rows.is_empty():
             continue
         seen += batch.rows.height
-        labels = labeller.label(batch.rows, batch.inputs)
-        _, fold = labeller.part_in_training(batch.rows["object_id"])
+        roles, fold = labeller.part_in_training(batch.rows["object_id"])
+        p, _ = model.out_of_fold(batch.inputs, fold, cam.member)
         bar.update(batch.rows.height)
         for head in model.heads:
-            p = labels.select(columns_of("p", head.columns)).to_numpy()
-            predicted = head.start + p.argmax(axis=1)
+            predicted = head.start + p[:, head.part].argmax(axis=1)
             chosen = np.isin(predicted, numbers)
             if not chosen.any():
                 continue
@@ -150,7 +148,7 @@ def _explain(name: str, cam: GradCam, source: Source, rings: int, bar: Progress,
                 profiles[RADII] = radial_profiles(
                     maps, edges[RADII], np.where((radius > 0) & np.isfinite(radius), radius, np.nan)
                 )
-            relation = labels["relation"].filter(chosen)
+            relation = pl.Series(roles).filter(chosen)
             columns = {"object_id": rows["object_id"], "relation": relation, "class": predicted}
             # float32 halves the memory, and is the precision of the maps.
             parts.append(
