@@ -182,6 +182,12 @@ def write_table(table: CatalogTable, path: PathLike, pieces: Iterable[pl.DataFra
     return path
 
 
+def write_problems(problems: Sequence[tuple[str, str]], path: Path) -> None:
+    """Write a table of galaxies that were left out: an id and a reason each."""
+    columns = {"object_id": pl.String, "reason": pl.String}
+    write_table(CatalogTable(pl.DataFrame(problems, columns, orient="row")), path)
+
+
 def table_extension(path: Path) -> str:
     """Return the extension that determines a table's format, such as ".csv.gz"; in lower case."""
     name = path.name.lower()

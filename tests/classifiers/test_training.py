@@ -167,16 +167,22 @@ def test_other_folders_are_not_models_and_are_not_replaced(model_folder, tmp_pat
 
 
 def test_unusable_training_data_raise_errors():
-    rows, two, three = stripes(40)[0], RayleighTransition(11.25), MatrixTransition.identity(3)
-    for transition, columns, folds, says in (
-        (three, {}, 1, "3 classes"),
-        (two, {"split": pl.lit("test")}, 1, "has no train galaxies"),
-        (two, {"label": pl.lit(0)}, 1, "no training galaxy is labelled disk"),
-        (two, {}, 20, "training galaxies for 20 folds"),
+    rows = stripes(40)[0]
+    for columns, folds, says in (
+        ({"split": pl.lit("test")}, 1, "has no train galaxies"),
+        ({"label": pl.lit(0)}, 1, "no training galaxy is labelled disk"),
+        ({}, 20, "training galaxies for 20 folds"),
     ):
         changed = TrainingRows(rows.frame.with_columns(**columns), rows.inputs)
         with pytest.raises(InputError, match=says):
-            train_members(changed, transition, tiny(image_size=32, batch_size=8, folds=folds))
+            train_members(changed, RayleighTransition(11.25), tiny(image_size=32, batch_size=8, folds=folds))
+
+
+@pytest.mark.parametrize(("preset", "settings"), [("dcv14", {"features": ["covariate"]}), ("quick", {})])
+def test_a_bias_curve_of_other_classes_is_refused(tmp_path, preset, settings):
+    three, galaxies = MatrixTransition.identity(3), tm.simulate_catalogue(300)
+    with pytest.raises(InputError, match="3 classes"):
+        tm.train_classifier(galaxies, out=tmp_path / "m", transition=three, preset=preset, settings=settings)
 
 
 def test_diverged_training_raises_an_error(catalogue, tmp_path):

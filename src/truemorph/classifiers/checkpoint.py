@@ -65,6 +65,10 @@ class ModelFile(BaseModel):
 _UNREADABLE = (SafetensorError, pl.exceptions.PolarsError)
 
 
+def _checksums(folder: Path, described: dict[str, Any]) -> dict[str, str]:
+    return checksums(folder, CONFIG, described, [name for name in SEALED if (folder / name).is_file()])
+
+
 def _model_card(model: Classifier) -> str:
     lines = "\n".join(f"- {fact}" for fact in model.facts())
     return f"""# truemorph model
@@ -108,8 +112,7 @@ def save_classifier(model: Classifier, folder: PathLike, beside: Callable[[Path]
             model.seen.write_parquet(partial / SEEN)
             if model.held_out is not None:
                 model.held_out.write_parquet(partial / HELD_OUT)
-            sealed = [file for file in SEALED if (partial / file).is_file()]
-            content = {**model.described, "sha256": checksums(partial, CONFIG, model.described, sealed)}
+            content = {**model.described, "sha256": _checksums(partial, model.described)}
             (partial / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
             (partial / CARD).write_text(_model_card(model), encoding="utf-8")
             if beside is not None:
@@ -174,8 +177,7 @@ def load(folder: PathLike, device: str = "auto") -> Classifier:
     check_format(described, folder)
     try:
         about = checked(ModelFile, described, f"{CONFIG}:")
-        sealed = [file for file in SEALED if (folder / file).is_file()]
-        sums = checksums(folder, CONFIG, described, sealed)
+        sums = _checksums(folder, described)
         if about.sha256 and (changed := changed_values(about.sha256, sums)):
             raise ValueError(f"its files have changed since the model was written: {changed}")
         for curve in (about.transition, *about.further_transitions):
@@ -199,7 +201,7 @@ def load(folder: PathLike, device: str = "auto") -> Classifier:
         seen = read_columns(folder / SEEN, {"object_id": None, "role": pl.String, "fold": pl.Int64})
         if not seen["fold"].is_between(-1, about.members - 1).all():
             raise ValueError(f"{SEEN} names members that are not there")
-        held_out = read_table(folder / HELD_OUT).frame if HELD_OUT in sealed else None
+        held_out = read_table(folder / HELD_OUT).frame if HELD_OUT in sums else None
         digest = hashlib.sha256((folder / CONFIG).read_bytes() + (folder / WEIGHTS).read_bytes()).hexdigest()[:16]
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, *_UNREADABLE) as problem:
         raise CheckpointError(f"{folder}: damaged model ({problem}); {AGAIN}") from problem

@@ -110,6 +110,8 @@ def _through(catalogue: CatalogTable, run: RunConfig, described: dict[str, Any],
     _check_unit(described, catalogue, run.catalogue)
     transition = transition_from_dict(described)
     asked = transition.asked if isinstance(transition, TreeTransition) else None
+    if asked is None and transition.n_classes != 2:
+        raise InputError(f"T(alpha) has {transition.n_classes} classes; the labels of {catalogue.source} have 2")
     if asked is None and is_given:
         labels, alpha = (catalogue.frame[name].to_numpy() for name in ("label", "alpha"))
         unlike = [finding.to_dict() for finding in unlike_labels(transition, Sample.of(labels, alpha))]

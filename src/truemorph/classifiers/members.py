@@ -59,10 +59,6 @@ def train_members(
     history: list[dict[str, Any]] = []
     if config.classifier == "network":
         assert transition is not None
-        if transition.n_classes != len(rows.heads[0].classes):
-            raise InputError(
-                f"T(alpha) has {transition.n_classes} classes; training needs {len(rows.heads[0].classes)}"
-            )
         seen_as = rows if rows.votes is not None else replace(rows, evidence=rows.through(transition))
         members, history, about = _networks(seen_as, parts, validation, config, name, unfinished)
         through = transition_to_dict(transition)

@@ -35,7 +35,7 @@ from truemorph.findings import Finding, unique
 from truemorph.io import plain, write_json
 from truemorph.plotting import axes_or_new
 from truemorph.results import Result, quantity_table, text_facts
-from truemorph.tables import CatalogTable, frame_hash, missing_in, numeric_columns, write_table
+from truemorph.tables import CatalogTable, frame_hash, missing_in, numeric_columns, write_problems
 
 # Above this number of bytes pixels are not held in memory.
 _PIXELS_IN_MEMORY = 2**30
@@ -106,15 +106,11 @@ class TrainingResult(Result):
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the held-out loss of each network against the epoch; logistic regression has nothing to draw."""
-        history = self.model.history
-        if not history:
+        if not self.model.history:
             return super().plot(ax)
-        ax = axes_or_new(ax)
-        for member in dict.fromkeys(epoch["member"] for epoch in history):
-            own = [epoch for epoch in history if epoch["member"] == member]
-            ax.plot(
-                [epoch["epoch"] for epoch in own], [epoch["held_out_loss"] for epoch in own], label=f"member {member}"
-            )
+        ax, history = axes_or_new(ax), pl.DataFrame(self.model.history, infer_schema_length=None)
+        for (member,), epochs in history.group_by("member", maintain_order=True):
+            ax.plot(epochs["epoch"], epochs["held_out_loss"], label=f"member {member}")
         ax.set(xlabel="epoch", ylabel="held-out loss")
         ax.legend(frameon=False, fontsize=8)
         return ax
@@ -177,8 +173,7 @@ def train_on_catalogue(
         if model.history:
             pl.DataFrame(model.history, infer_schema_length=None).write_csv(partial / "history.csv")
         if problems:
-            listed = pl.DataFrame(problems, schema=["object_id", "reason"], orient="row")
-            write_table(CatalogTable(listed), partial / "left_out.csv")
+            write_problems(problems, partial / "left_out.csv")
         if unfinished is not None and (unfinished.folder / "logs").is_dir():
             shutil.copytree(unfinished.folder / "logs", partial / "logs")
 

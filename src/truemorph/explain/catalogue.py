@@ -13,6 +13,8 @@ import polars as pl
 
 from truemorph._version import __version__
 from truemorph.catalogs.sampling import TEST
+from truemorph.classifiers.checkpoint import load
+from truemorph.classifiers.classifier import Classifier
 from truemorph.errors import InputError
 from truemorph.explain.profiles import PIXELS, RADIUS
 from truemorph.findings import Finding
@@ -22,7 +24,6 @@ from truemorph.results import Result
 from truemorph.tables import CatalogTable, numeric_columns, read_table, to_astropy, write_table
 
 if TYPE_CHECKING:
-    from truemorph.classifiers.classifier import Classifier
     from truemorph.explain.study import Explanation
 
 _DESCRIBED = ("model_hash", "backbone", "layer", "cells", "image_size", "galaxies")
@@ -124,9 +125,6 @@ def findings_of(explanations: Mapping[str, Explanation]) -> tuple[Finding, ...]:
 
 def named_models(given: Sequence[Any]) -> dict[str, Classifier]:
     """Load models; name them by their folders, or by more of the path if names are not unique."""
-    from truemorph.classifiers.checkpoint import load
-    from truemorph.classifiers.classifier import Classifier
-
     # Not the folders of loaded models: those of the Hugging Face hub are named by a hash.
     folders = [
         model.folder or f"model {k}" if isinstance(model, Classifier) else model for k, model in enumerate(given, 1)

@@ -22,7 +22,7 @@ from truemorph.errors import InputError, reason
 from truemorph.findings import Finding
 from truemorph.images.decode import MAXIMUM_PIXELS, image_unit
 from truemorph.progress import progress, tell
-from truemorph.tables import CatalogTable, kind_of, read_table, write_table
+from truemorph.tables import kind_of, read_table, write_problems
 
 OUTSIDE, NO_SIZE = "outside all tiles, or no position", "no size, or too large a size"
 NO_CENTRE, INCOMPLETE = "no data at the centre", "no data in more than 10 % of the pixels"
@@ -226,7 +226,7 @@ def write_cutouts(
     if not problems:
         return folder, names, []
     listed = folder / "problems.csv"
-    write_table(CatalogTable(pl.DataFrame(problems, ["object_id", "reason"], orient="row")), listed)
+    write_problems(problems, listed)
     lacking = f"{len(problems):,} of {frame.height:,} galaxies can't be cut out of the tiles; {listed} has the reasons."
     return folder, names, [Finding("images-missing", "caution", lacking, "Add tiles, or select galaxies inside them.")]
 

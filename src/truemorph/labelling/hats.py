@@ -25,7 +25,7 @@ _FINEST = 8  # smallest partitions, 0.05 square degrees
 MOST_ROWS = 1_000_000  # of a partition, unless it is one of the smallest
 _DIR = 10_000  # pixels in a folder
 _PARTITION = re.compile(r"(?P<folder>.*?)Norder=(?P<order>\d+)/(?:Dir=\d+/)?Npix=(?P<pixel>\d+)(?:\.parquet$|/)")
-_BUILDER = "hats_builder=truemorph"  # a line of the properties of catalogues that are replaced
+_PROPERTIES = "hats.properties"
 
 
 def healpix_29(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
@@ -62,6 +62,13 @@ def _spread(bits: np.ndarray) -> np.ndarray:
     return bits
 
 
+def properties_of(path: Path) -> dict[str, str]:
+    """Return what a file of properties says of a catalogue, by key; nothing if there is no such file."""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    lines = (line.partition("=") for line in text.splitlines())
+    return {key.strip(): value.strip() for key, _, value in lines}
+
+
 def is_partition(name: str) -> bool:
     """Whether a file is a partition, by its path."""
     return _PARTITION.match(name) is not None
@@ -88,17 +95,14 @@ def check_partitions(root: Path, names: Sequence[str], rows: int) -> None:
         if partitions:
             order, pixel = partitions[0]
             raise InputError(f"{place}: the partition Norder={order}, Npix={pixel} {what}; copy the catalogue again")
-    properties = place / "hats.properties"
-    lines = properties.read_text(encoding="utf-8", errors="replace").splitlines() if properties.is_file() else []
-    whole = next((line.partition("=")[2].strip() for line in lines if line.startswith("hats_nrows")), "")
+    whole = properties_of(place / _PROPERTIES).get("hats_nrows", "")
     if whole.isdigit() and int(whole) != rows:
-        raise InputError(f"{place}: has {rows:,} rows, but {properties.name} says {int(whole):,}; copy it again")
+        raise InputError(f"{place}: has {rows:,} rows, but {_PROPERTIES} says {int(whole):,}; copy it again")
 
 
 def check_replaceable(out: Path) -> None:
     """Raise an InputError unless a folder is absent, empty, or a HATS catalogue that truemorph wrote."""
-    properties = out / "hats.properties"
-    own = properties.is_file() and f"\n{_BUILDER}" in properties.read_text(encoding="utf-8", errors="replace")
+    own = properties_of(out / _PROPERTIES).get("hats_builder", "").startswith("truemorph")
     if out.exists() and not own and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: exists, and is no HATS catalogue of labels by truemorph; choose another `out`")
 
@@ -152,7 +156,7 @@ def write_hats(parts: list[Path], out: Path, schema: pa.Schema, positions: tuple
             "hats_version": "v1.0",
             "hats_builder": f"truemorph {__version__}",
         }
-        for name in ("hats.properties", "properties"):  # the second for older readers
+        for name in (_PROPERTIES, "properties"):  # the second for older readers
             write_file(new / name, "".join(f"{key}={value}\n" for key, value in properties.items()))
         if out.exists():
             out.rename(partial / "replaced")

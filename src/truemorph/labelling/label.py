@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import chain
@@ -18,7 +17,7 @@ from truemorph.findings import Finding
 from truemorph.labelling.elsewhere import ASSUMED, class_fractions, fractions_told, unlike_training
 from truemorph.labelling.estimated import Estimated
 from truemorph.labelling.output import Counts, Results
-from truemorph.labelling.parts import NO_INPUT, Part
+from truemorph.labelling.parts import NO_INPUT
 from truemorph.labelling.run import Labelling, LabelOptions, no_observed, open_labelling
 from truemorph.plotting import axes_or_new
 from truemorph.progress import progress, tell
@@ -97,23 +96,16 @@ def label_table(
     left = [part for part in own if not work.results.is_done(part.name)]
     runs = work.labeller.engine.description
     tell(f"label: engine {runs}; {len(parts):,d} parts, of which this process labels {len(left):,d}")
-    so_far: Counts = Counter()
-    for part in _here(work, left):
-        so_far += work.results.counts(part.name)
-        if so_far["labelled"] + so_far["unreadable"] >= _ENOUGH:
-            _check_bad(work.results, so_far, max_bad)
-    return _concluded(work, shard, damaged, max_bad)
-
-
-def _here(work: Labelling, left: list[Part]) -> Iterator[Part]:
-    """Label parts that no other process is working on, and yield them."""
-    rows = [part.rows for part in left]
+    so_far, rows = Counter[str](), [part.rows for part in left]
     with progress(None if None in rows else sum(filter(None, rows)), "label", "gal") as bar:
-        for k, part in enumerate(left, 1):
+        for number, part in enumerate(left, 1):
             if bar.total is None:  # of tar files, only their number is known
-                bar.set_description(f"label, part {k:,} of {len(left):,}", refresh=False)
+                bar.set_description(f"label, part {number:,} of {len(left):,}", refresh=False)
             work.label(part, bar)
-            yield part
+            so_far += work.results.counts(part.name)
+            if so_far["labelled"] + so_far["unreadable"] >= _ENOUGH:
+                _check_bad(work.results, so_far, max_bad)
+    return _concluded(work, shard, damaged, max_bad)
 
 
 def _check_bad(results: Results, counts: Counts, max_bad: float) -> None:

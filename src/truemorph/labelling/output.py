@@ -41,7 +41,7 @@ from truemorph.io import (
 from truemorph.labelling.hats import write_hats
 from truemorph.labelling.labeller import UNLIKE
 from truemorph.labelling.parts import NO_INPUT, Part
-from truemorph.tables import CatalogTable, table_extension, to_arrow, write_table
+from truemorph.tables import CatalogTable, table_extension, to_arrow, write_problems, write_table
 
 # Row counts: `rows_in` = `labelled` + `listed` (as problems). Of the listed rows, `unreadable` have an image that can't
 # be read. Of the labelled galaxies, `matched` have an observed label, of which `no_posterior` lack a posterior. Others,
@@ -237,12 +237,8 @@ class Results:
             counts.update(record.get("counts", {}))
             listed += [(galaxy, why) for galaxy, why in record.get("problems", ())]
         if parts is None:
-            self._write_problems(listed)
+            write_problems(listed, self.problems)
         return counts, listed, left
-
-    def _write_problems(self, listed: list[tuple[str, str]]) -> None:
-        problems = pl.DataFrame(listed, {"object_id": pl.String, "reason": pl.String}, orient="row")
-        write_table(CatalogTable(problems), self.problems)
 
     @cached_property
     def _earlier(self) -> pl.DataFrame:
@@ -347,7 +343,7 @@ class Results:
         self._labels = replace(self._labels, metadata=self._labels.metadata | metadata)
         if self.is_table:
             self.problems = self.out.with_name(f"{self.out.stem}.problems.csv")
-        self._write_problems(listed)
+        write_problems(listed, self.problems)
         if not self.is_table:
             write_json(self._summary, metadata | {"sha256": self._checksum(metadata)})
             shutil.rmtree(self._locks, ignore_errors=True)

@@ -25,7 +25,7 @@ from truemorph.config import TrainingConfig
 from truemorph.errors import InputError, nearest, reason
 from truemorph.images.tiles import Tiles, cutout_sizes, size_columns
 from truemorph.io import shown_path
-from truemorph.labelling.hats import check_partitions, is_partition
+from truemorph.labelling.hats import check_partitions, is_partition, properties_of
 from truemorph.labelling.parts import (
     IMAGE_COLUMN,
     Part,
@@ -132,8 +132,7 @@ def _primary(path: Path) -> Path:
     collection = path / "collection.properties"
     if not collection.is_file():
         return path
-    lines = (line.partition("=") for line in collection.read_text().splitlines())
-    primary = path / next((value.strip() for key, _, value in lines if key.strip() == "hats_primary_table_url"), "?")
+    primary = path / properties_of(collection).get("hats_primary_table_url", "?")
     if not primary.is_dir():
         raise InputError(f"{collection}: names no primary table that is there; give the folder of the catalogue itself")
     return primary
@@ -281,7 +280,7 @@ def _partitions(path: Path, root: Path, files: list[str], options: SourceOptions
 
     Ids are text if the files have them in several types: as integers, 007 and 7 would be one galaxy.
     """
-    readers, types, texts = [], [], []
+    readers, types = [], []
     keep = options.copied(_schema(root / files[0]).names, path)
     for name in files:
         file = root / name
@@ -301,8 +300,6 @@ def _partitions(path: Path, root: Path, files: list[str], options: SourceOptions
             types.append(pl.DataFrame(schema.empty_table().select([ids, *keep])).dtypes)
             if types[-1][1:] != types[0][1:]:
                 raise InputError(f"{file}: {', '.join(keep)} have other types than in {readers[0][0]}; write one type")
-            units, descriptions = arrow_texts(schema)
-            texts.append((units, _with_ids(descriptions, ids)))
     if not readers:
         raise InputError(f"{path}: the tables have no rows")
     check_partitions(root, files, sum(rows for _, rows, *_ in readers))
@@ -312,8 +309,9 @@ def _partitions(path: Path, root: Path, files: list[str], options: SourceOptions
         for name, rows, read, columns in readers
     ]
     kinds = dict(zip(("object_id", *keep), (id_type, *types[0][1:]), strict=True))
-    units, descriptions = texts[0]
-    table = CatalogTable(pl.DataFrame(schema=kinds), units, descriptions=descriptions)
+    first, _, _, (ids, _) = readers[0]
+    units, descriptions = arrow_texts(_schema(root / first))
+    table = CatalogTable(pl.DataFrame(schema=kinds), units, descriptions=_with_ids(descriptions, ids))
     return Source(parts, root, path, table, keep=keep)
 
 
