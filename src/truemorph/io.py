@@ -153,14 +153,17 @@ def read_toml(path: PathLike) -> dict[str, Any]:
     return _parsed(path, tomllib.loads, "TOML")
 
 
-def read_json(path: PathLike, schema: type[BaseModel] | None = None) -> dict[str, Any]:
-    """Read a JSON object, and check it against a pydantic model; an InputError has one line."""
+def read_json(path: PathLike) -> dict[str, Any]:
+    """Read a JSON object; an InputError has one line."""
     content = _parsed(path, json.loads, "JSON")
     if not isinstance(content, dict):
         raise InputError(f"{path}: must be a JSON object, in braces; got {shortest(content)}")
-    if schema is not None:
-        checked(schema, content, f"{path}:")
     return content
+
+
+def read_checked(model: type[Model], path: PathLike) -> Model:
+    """Read a JSON object as a pydantic model; an InputError has one line."""
+    return checked(model, read_json(path), f"{path}:")
 
 
 def checked(model: type[Model], content: Mapping[str, Any], source: str) -> Model:

@@ -109,7 +109,7 @@ def test_two_people_label_sixty_galaxies_and_are_killed_once(start, opened, plan
         own = found.filter(pl.col("annotator") == name)
         assert set(own.filter(pl.col("occasion") == "first")["galaxy"]) == selected
         assert own["occasion"].value_counts().sort("occasion").rows() == [
-            ("first", len(selected)), ("repeat", read_plan(plan)[0]["repeats"]), ("twin", 4),
+            ("first", len(selected)), ("repeat", read_plan(plan)[0].repeats), ("twin", 4),
         ]  # fmt: skip
     assert (found["seconds"] > 0).all()
 

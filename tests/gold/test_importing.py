@@ -15,6 +15,7 @@ from gold.conftest import WORDS, give
 from truemorph import export_gold, read_table, write_table
 from truemorph.errors import InputError
 from truemorph.gold.session import open_session
+from truemorph.io import file_hash
 
 ANSWERS = {0: "Smooth", 1: "Features or disk"}
 
@@ -284,7 +285,7 @@ def test_only_images_inside_the_folder_are_exported(plan, ids, simulated, tmp_pa
     with pytest.raises(InputError, match=r"plan\.parquet"):  # it has changed
         export_gold(plan, out=tmp_path / "subjects", images=images)
     about = json.loads((plan / "plan.json").read_text())
-    (plan / "plan.json").write_text(json.dumps(about | {"table_sha256": None}))
+    (plan / "plan.json").write_text(json.dumps(about | {"table_sha256": file_hash(plan / "plan.parquet")}))
     found = export_gold(plan, out=tmp_path / "subjects", images=images)
     assert codes(found) == ["galaxies-left-out"]
     assert pl.read_csv(plan / "left_out.csv")["object_id"].to_list() == ["a", "b", "c", "d"]

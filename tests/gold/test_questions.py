@@ -268,7 +268,7 @@ def test_one_session_gives_gold_labels_of_every_question_on_the_way(answered, tm
 
 def test_gold_labels_of_disks_from_elsewhere_stay(answered, tmp_path):
     folder, classes = answered
-    table = read_catalogue(read_plan(folder)[0]["catalogue"])
+    table = read_catalogue(read_plan(folder)[0].catalogue)
     mine = table.frame.with_columns(gold=pl.lit(1))
     found = tm.import_gold(folder, catalogue=CatalogTable(mine, metadata=table.metadata), out=tmp_path / "out.parquet")
     assert found.catalogue.frame["gold"].to_list() == [1] * mine.height
@@ -337,7 +337,7 @@ def test_tables_have_the_classes_of_a_question(of_bars, tmp_path):
     ]  # fmt: skip
     for one in list(classes)[3:]:
         assert rows[one]["gold_bar"] == (classes[one] if "bar" in classes[one] else "does not apply")
-    table = read_catalogue(read_plan(folder)[0]["catalogue"])
+    table = read_catalogue(read_plan(folder)[0].catalogue)
     alone = tm.import_gold(tmp_path / "mine.csv", catalogue=table, question="bar", out=tmp_path / "alone.parquet")
     assert alone.to_dict()["classes"] == found.to_dict()["classes"]
     assert "gold_probability_bar" not in alone.catalogue.frame.columns
@@ -405,7 +405,7 @@ def test_planned_gold_labels_of_a_question_cover_the_truth():
         answers = pl.DataFrame({
             "annotator": "Ann", "galaxy": plan.frame["object_id"], "answer": ENDS[truth].tolist(), "time": None,
         }).filter(drawn)  # fmt: skip
-        table, _ = with_gold(catalogue, answers, plan.frame, {}, gold_columns_of(GZ2, "bar", catalogue))
+        table, _ = with_gold(catalogue, answers, plan.frame, gold_columns_of(GZ2, "bar", catalogue))
         found = tm.estimate_transition(table, question="bar", gold="gold", fraction_bins=4)["bar fraction"]
         bins = Bins.cut(catalogue.frame["alpha"].to_numpy(), 4)
         true = fraction(truth, np.ones(truth.size), bins)
@@ -461,7 +461,7 @@ def test_experts_without_volunteers_are_asked_the_catalogues_own_question(capsys
     assert own == counted
     assert prepared.summary().count(f"none {own['none']}") == 1
     plan = read_plan(tm.plan_gold(prepared.out, budget=60, out=tmp_path / "plan").out)[0]
-    assert (plan["question"], plan["question_definition"]) == ("merger stage", "minor: mass ratio below 1:4")
+    assert (plan.question, plan.question_definition) == ("merger stage", "minor: mass ratio below 1:4")
     assert tm.plan_gold(prepared.out, budget=60, definition="tails").about["question_definition"] == "tails"
     kinds = {"id": "id", "column": "truth", "catalogue": prepared.out, "out": tmp_path / "gold.parquet"}
     imported = tm.import_gold(tmp_path / "sheet.csv", **kinds, definition="HST")

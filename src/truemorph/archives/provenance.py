@@ -15,7 +15,7 @@ from pydantic import RootModel
 from truemorph._version import __version__
 from truemorph.archives.addresses import Address
 from truemorph.findings import Finding
-from truemorph.io import PathLike, file_hash, read_json, write_json
+from truemorph.io import PathLike, file_hash, read_checked, write_json
 from truemorph.tables import CatalogTable, write_table
 
 PROVENANCE = "provenance.json"
@@ -50,7 +50,7 @@ class Fetched:
 def read_provenance(folder: Path) -> dict[str, dict[str, Any]]:
     """Return the entries of a folder's `provenance.json` by file name; empty if there is none."""
     path = folder / PROVENANCE
-    return read_json(path, RootModel[dict[str, dict[str, Any]]]) if path.is_file() else {}
+    return read_checked(RootModel[dict[str, dict[str, Any]]], path).root if path.is_file() else {}
 
 
 def entry_of(path: Path) -> dict[str, Any]:

@@ -34,13 +34,13 @@ from truemorph.gold.importing import (
 )
 from truemorph.gold.plan import (
     GoldPlan,
+    PlanFile,
     PlanOptions,
     Purpose,
     checksum,
-    choices_of_plan,
     images_of,
     make_plan,
-    question_of_plan,
+    read_about,
     read_chosen,
     read_plan,
     write_plan,
@@ -136,17 +136,17 @@ def plan_gold(
 
 
 def _probabilities(catalogue: CatalogTable, labels: Any, asked: Asked | None) -> np.ndarray:
-    """A model's p of the second class of each galaxy, shape (N,), NaN where it has none, or has seen the label.
-
-    Of a question p of "does not apply" and of the answers, shape (N, K).
-    """
+    """A model's p of both classes, or of "does not apply" and the answers, (N, K); NaN if unknown or not to be used."""
     joined, (other,) = with_other_labels(catalogue, asked, [labels])
     root = root_of(catalogue)
     _, predictions = other.probabilities(joined.frame, asked or root)
     ids = catalogue.frame.select(pl.col("object_id").cast(pl.String))
     columns = pl.DataFrame(predictions).with_columns(joined.frame["object_id"])
     p = ids.join(columns, on="object_id", how="left", maintain_order="left").drop("object_id").to_numpy()
-    return p @ (labels_of_answers(root) == DISK) if asked is None else p
+    if asked is not None:
+        return p
+    p = p @ (labels_of_answers(root) == DISK)
+    return np.column_stack([1 - p, p])
 
 
 @validated
@@ -209,8 +209,7 @@ def collect_gold(
     if session.better:
         tell(f"{len(session.images):,} galaxies, {len(session.better):,} of them with a better image")
     serve(session, port)
-    answers = read_answers(plan)
-    choices = choices_of_plan(plan)
+    answers, choices = read_answers(plan), session.about.choices
     first = pl.col("occasion") == FIRST
     annotators = (
         answers.group_by("annotator")
@@ -306,14 +305,14 @@ class GoldImport(Result):
 
 
 def _asked_and_meant(
-    source: Path, into: CatalogTable, plan_of: dict[str, Any], question: str | None, definition: str | None
+    source: Path, into: CatalogTable, about: PlanFile | None, question: str | None, definition: str | None
 ) -> tuple[tuple[Tree, str] | None, str | None]:
     """Return tree and question of answers, None for those of the label, and the definition that people saw."""
-    target = question_of_plan(plan_of)
-    if source.is_dir():
-        if question not in (None, plan_of.get("question")):
+    target = about.target if about else None
+    if about and source.is_dir():
+        if question not in (None, about.question):
             raise InputError(f"{source}: its answers are not to {question!r} (`question`)")
-        seen = plan_of["definition" if target is None else "question_definition"]
+        seen = about.definition if target is None else about.question_definition
         if seen and definition is not None:
             raise InputError(f"{source}: people saw the definition {seen!r}; leave out `definition`")
         if target is not None:
@@ -396,14 +395,14 @@ def import_gold(
     folder = source if is_plan else plan
     if catalogue is None and folder is None:
         raise InputError(f"{source}: not a plan; a table of gold labels needs its catalogue (`catalogue`)")
-    plan_of = {} if folder is None else read_plan(folder)[0]
-    into = read_catalogue(plan_of["catalogue"] if catalogue is None else catalogue)
-    target, definition = _asked_and_meant(source, into, plan_of, question, definition)
-    classes = plan_of["classes"] if is_plan and target is None else label_classes(into)
-    if plan_of.get("sha256") not in (None, checksum(into.frame)):
+    planned = None if folder is None else read_about(folder)
+    into = read_catalogue(planned.catalogue if planned and catalogue is None else catalogue)
+    target, definition = _asked_and_meant(source, into, planned, question, definition)
+    classes = planned.classes if planned and is_plan and target is None else label_classes(into)
+    if planned and planned.sha256 != checksum(into.frame):
         raise InputError(
-            f"{into.path or 'catalogue'}: ids, labels or alpha are not those of the catalogue from which {folder} was "
-            f"planned ({plan_of['catalogue']}), so probabilities of selection do not hold; give that one (`catalogue`)"
+            f"{into.source}: ids, labels or alpha are not those of the catalogue from which {folder} was "
+            f"planned ({planned.catalogue}), so probabilities of selection do not hold; give that one (`catalogue`)"
         )
     measured, experts, page = dict[str, Any](), None, None
     if is_plan:
@@ -412,33 +411,31 @@ def import_gold(
         if not first.height:
             raise InputError(f"{source}: has no answers yet; collect them with truemorph gold label")
         measured, experts = agreement(answers, classes), experts_curve(answers, classes)
-        page = _disagreements_page(source, first, measured["disagreements"], recorded.get("images"), out)
-        gold_source = gold_source or recorded.get("gold_source")
+        page = _disagreements_page(source, first, measured["disagreements"], recorded.images, out)
+        gold_source = gold_source or recorded.gold_source
         same = first.filter(~pl.col("better") & (gold_source != "literature"))["galaxy"]
     else:
         first = answers_of_table(source, id, column, workflow, classes, target)
         gold_source = gold_source or "literature"
         same = first.filter(gold_source == "same-images")["galaxy"]
-    shown = plan_of.get("definition") if is_plan else ""
+    shown = planned.definition if planned and is_plan else ""
     where = str(gold_source) if is_plan or column == "class" else f"{gold_source}, column {column}"
     of_label = f"{classes[1]}: {shown or 'as labelled'} ({where})"
     columns = [gold_columns_of_label(classes)]
     about = dict[str, Any]()
-    columns_of_label = columns[0].columns
     if target is not None:
         columns = gold_columns_of(*target, into)
         about = about_questions(into, *target, columns, definition, where)
     elif "gold_along" in into.metadata:
         about["gold_along"] = {name: rule for name, rule in into.metadata["gold_along"].items() if name != "gold"}
-    if columns_of_label in (column.columns for column in columns):
-        about |= {"gold_source": gold_source, "gold_definition": of_label if target else definition or of_label}
     if experts:
         about["gold_experts"] = experts
     chosen_by = None if folder is None else read_chosen(folder)
-    table, findings = with_gold(into, first, chosen_by, about, columns)
+    table, findings = with_gold(into, first, chosen_by, columns)
     labels = table.frame.select("object_id", *(column.columns[0] for column in columns))
     in_same = labels.filter(pl.col("object_id").cast(pl.String).is_in(same.implode()))
     if "gold" in labels.columns:
+        about |= {"gold_source": gold_source, "gold_definition": of_label if target else definition or of_label}
         about["gold_from_same_images"] = in_same["gold"].count()
     if target is not None:
         of_question = in_same[columns[0].columns[0]].count()
@@ -473,7 +470,7 @@ def _disagreements_page(
     from truemorph.report.page import Page, Pair, Section, write_page
 
     about, selected = read_plan(plan)
-    root = Path(images or about.get("image_root") or plan)
+    root = Path(images or about.image_root or plan)
     files = images_of(selected, root) if root.is_dir() else {}
     pairs = []
     for galaxy in galaxies:

@@ -16,7 +16,7 @@ from pathlib import Path
 import polars as pl
 
 from truemorph.errors import InputError, reason
-from truemorph.gold.plan import choices_of_plan
+from truemorph.gold.plan import read_about
 from truemorph.tables import read_columns
 
 ANSWERS, TWINS = "answers.sqlite", "twins.parquet"
@@ -71,7 +71,7 @@ def record_answer(
 
     It is one of the choices of the plan in this folder.
     """
-    choices = choices_of_plan(folder)
+    choices = read_about(folder).choices
     if answer not in choices or not math.isfinite(seconds):
         raise InputError(f"send one of {'; '.join(choices)}, after a number of seconds; got {answer!r}, {seconds}")
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -126,7 +126,7 @@ def read_answers(folder: Path) -> pl.DataFrame:
         frame = pl.DataFrame(rows, schema=_SCHEMA, orient="row").with_columns(
             pl.col("time").str.to_datetime(time_unit="us", time_zone="UTC"),
             pl.col("better").cast(pl.Boolean),
-            pl.col("answer").cast(pl.Enum(choices_of_plan(folder))).cast(pl.String),
+            pl.col("answer").cast(pl.Enum(read_about(folder).choices)).cast(pl.String),
         )
         if frame["annotator"].null_count():
             raise TypeError("an answer without a name")

@@ -209,25 +209,19 @@ def _of_zooniverse(frame: pl.DataFrame, workflow: int | None, source: str, tasks
 
 
 def with_gold(
-    catalogue: CatalogTable,
-    answers: pl.DataFrame,
-    plan: pl.DataFrame | None,
-    about: dict[str, Any],
-    columns: Sequence[GoldColumns],
+    catalogue: CatalogTable, answers: pl.DataFrame, plan: pl.DataFrame | None, columns: Sequence[GoldColumns]
 ) -> tuple[CatalogTable, list[Finding]]:
     """Return a catalogue with gold labels from answers (see `combined`), and what was left out.
 
     With the table of a plan, `gold_probability` is the probability of being selected, times the fraction of the plan
-    that was answered, as orders are random; gold labels of earlier plans are kept. `about` is added to the metadata.
+    that was answered, as orders are random; gold labels of earlier plans are kept.
     """
     table, findings = _joined(catalogue, answers, plan, columns[0])
     for other in columns[1:]:  # of questions on the way
         table, _ = _joined(table, answers, plan, other)
-    metadata = {**catalogue.metadata, **about}
-    of_questions = [name for gold in columns for name in gold.columns if name not in _COLUMNS]
-    of_questions = [name for name in of_questions if name in table.frame.columns]
-    described = table.descriptions | {name: described_path(name) for name in of_questions}
-    return CatalogTable(table.frame, catalogue.units, metadata, descriptions=described), findings
+    names = {name for gold in columns for name in gold.columns}.intersection(table.frame.columns) - set(_COLUMNS)
+    described = table.descriptions | {name: described_path(name) for name in names}
+    return replace(table, path=None, descriptions=described), findings
 
 
 def _joined(
@@ -285,7 +279,7 @@ def export_subjects(plan: Path, out: Path, images: Path | None) -> tuple[Path, i
     Returns the manifest, the number of galaxies, and a finding if some have no readable image.
     """
     about, selected = read_plan(plan)
-    root = images or about.get("image_root")
+    root = images or about.image_root
     if root is None:
         raise InputError(f"{plan}: no folder of images; name one (`images`)")
     paths, reasons = readable_images(plan, selected, Path(root))

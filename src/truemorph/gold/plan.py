@@ -8,7 +8,7 @@ drawn from all rows, also those to which it may not apply: whether volunteers we
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -34,9 +34,9 @@ from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.gold.choices import choices_of, choices_of_label
 from truemorph.gold.strata import Strata, rank_among_equal
-from truemorph.io import file_hash, plain, read_json, save_figure, write_json
+from truemorph.io import file_hash, plain, read_checked, save_figure, write_json
 from truemorph.plotting import BLUE, GREY, axes_or_new
-from truemorph.questions import SMOOTH_OR_DISK, Asked, Quantity, Question, Tree, read_tree
+from truemorph.questions import Asked, Quantity, Question, Tree
 from truemorph.results import Result, quantity_table, text_facts, text_table
 from truemorph.tables import CatalogTable, missing_in, numeric_columns, read_columns, write_table
 
@@ -158,26 +158,16 @@ class GoldPlan(Result):
 
 
 def predicted_probabilities(
-    label: np.ndarray,
-    alpha: np.ndarray,
-    gold: np.ndarray | None,
-    p: np.ndarray | None,
-    curve: FittedCurve | None,
-    observables: np.ndarray | None,
+    label: np.ndarray, alpha: np.ndarray, gold: np.ndarray, curve: FittedCurve | None, observables: np.ndarray | None
 ) -> np.ndarray:
-    """p(class 1) of each galaxy, shape (N,): a model's; or given label and α, by an estimate or a pilot's gold labels.
+    """p(class 1) of each galaxy given label and α, shape (N,), by an estimate or a pilot's gold labels.
 
     By an estimate (from the labels, if none is given) it is the value nearest to one half that the range of its
     fraction allows: a plan should not rest on the assumption that gold labels are to test.
     """
-    if p is not None:
-        has_p = np.isfinite(p)
-        if has_p.all():
-            return p
-        return np.where(has_p, p, predicted_probabilities(label, alpha, gold, None, curve, observables))
-    if curve is None and (pilot := _pilot(gold)) is not None:
+    if curve is None and _predict(gold):
         bins = Bins.cut(alpha, default_bins(label.size))
-        regression = GoldRegression.fit(regression_terms(label, alpha), pilot, bins)
+        regression = GoldRegression.fit(regression_terms(label, alpha), gold, bins)
         return regression.predicted(np.arange(label.size))[:, DISK]
     fit = fit_transition(label, alpha).curve if curve is None else curve
     low, high = fit.fraction_range[fit.classes[DISK]]
@@ -189,10 +179,10 @@ def predicted_probabilities(
     return np.asarray(both[np.argmin(np.abs(both - 0.5), axis=0), np.arange(label.size)])
 
 
-def _pilot(gold: np.ndarray | None) -> np.ndarray | None:
-    """Return gold labels, shape (N,), -1 where unknown, if they are enough to predict classes; otherwise None."""
-    labels = np.empty(0) if gold is None else gold[gold != UNKNOWN]
-    return gold if labels.size >= FEWEST and np.unique(labels).size > 1 else None
+def _predict(gold: np.ndarray) -> bool:
+    """Whether gold labels, shape (N,), -1 where unknown, are enough to predict the classes of other galaxies."""
+    labels = gold[gold != UNKNOWN]
+    return labels.size >= FEWEST and np.unique(labels).size > 1
 
 
 def influence_on_curve(label: np.ndarray, alpha: np.ndarray, p: np.ndarray, curve: FittedCurve | None) -> np.ndarray:
@@ -224,14 +214,21 @@ class _Prediction:
     label: np.ndarray  # (N,): in the classes of the gold labels
     probabilities: np.ndarray  # (N, K)
     quantities: tuple[Quantity, ...]
-    gold: np.ndarray | None  # (N,): of a pilot; -1 where unknown
+    gold: np.ndarray  # (N,): of a pilot; -1 where unknown
     about: dict[str, Any]  # which question the plan is for
+
+    def by_model(self, p: np.ndarray) -> _Prediction:
+        """The same, with a model's probabilities, shape (N, K), of the galaxies that have them."""
+        if p.shape != self.probabilities.shape:
+            raise InputError("the labels (`labels`) and the estimate tell other answers apart; leave out one of them")
+        has_p = np.isfinite(p).all(axis=1, keepdims=True)
+        return replace(self, probabilities=np.where(has_p, p, self.probabilities))
 
 
 def _of_question(
-    catalogue: CatalogTable, asked: Asked, p: np.ndarray | None, curve: FittedCurve | None, observables: Sequence[str]
+    catalogue: CatalogTable, asked: Asked, curve: FittedCurve | None, observables: Sequence[str]
 ) -> _Prediction:
-    """Class probabilities of all galaxies for a question: by a model, an estimate, a pilot's gold labels, or votes.
+    """Class probabilities of all galaxies for a question: by an estimate, a pilot's gold labels, or votes.
 
     The classes are "does not apply" and the answers; galaxies that were not asked have probabilities too. Votes alone
     would be too certain, as they are biased, so half of the probability is uniform.
@@ -241,28 +238,24 @@ def _of_question(
     asked = asked if transition is None else transition.asked
     classes, of_paths = asked.answers, np.array(asked.answers_of_paths)
     votes, paths = votes_at_gates(frame, asked, source), majority_paths(frame, asked, source)
-    alpha, label, gold = frame["alpha"].to_numpy(), of_paths[paths], None
+    alpha, label = frame["alpha"].to_numpy(), of_paths[paths]
+    gold = np.full(label.size, UNKNOWN)
     if (column := gold_column(question)) in frame.columns:
-        answers = gold_of_question(frame, asked, column, source).numbers
-        gold = np.where(answers >= 0, answers, UNKNOWN)
+        gold = np.maximum(gold_of_question(frame, asked, column, source).numbers, UNKNOWN)
     if curve is not None and transition is not None:
         observed, values = path_observations(frame, transition, source), _observables(frame, observables, source)
         fractions = np.tile(curve.class_fractions, (label.size, 1))
         of_classes = posterior(fractions, observed, alpha, transition, observables=values)
         probabilities = of_classes @ np.eye(len(classes))[list(asked.answers_of_classes)]
-    elif (pilot := _pilot(gold)) is not None:
+    elif _predict(gold):
         bins = Bins.cut(alpha, default_bins(label.size))
         terms = regression_terms(paths, alpha, of_paths.size, [votes.log_odds])
-        fit = NestedRegression.fit(terms, pilot, bins, len(classes))
-        probabilities = fit.joint(np.arange(label.size), pilot)
+        fit = NestedRegression.fit(terms, gold, bins, len(classes))
+        probabilities = fit.joint(np.arange(label.size), gold)
     else:
         probabilities = votes.path_probabilities @ np.eye(len(classes))[of_paths]
         possible = np.isin(np.arange(len(classes)), of_paths)
         probabilities = 0.5 * probabilities + 0.5 * possible / possible.sum()
-    if p is not None:
-        if p.shape[1] != len(classes):
-            raise InputError("the labels (`labels`) and the estimate tell other answers apart; leave out one of them")
-        probabilities = np.where(np.isfinite(p).all(axis=1, keepdims=True), p, probabilities)
     shown = asked.quantities[: len(asked.shown)]
     name = shown[0].name if len(shown) == 1 else f"fractions of the answers to {question!r}"
     about = {
@@ -295,16 +288,16 @@ def _observables(frame: pl.DataFrame, names: Sequence[str], source: str) -> np.n
     return values
 
 
-def _of_label(
-    catalogue: CatalogTable, p: np.ndarray | None, curve: FittedCurve | None, observables: Sequence[str]
-) -> _Prediction:
+def _of_label(catalogue: CatalogTable, curve: FittedCurve | None, observables: Sequence[str]) -> _Prediction:
     """Probabilities of the two classes of all galaxies; see `predicted_probabilities`."""
     frame, source = catalogue.frame, catalogue.source
     if curve is not None and len(curve.classes) != 2:
         raise InputError("the estimate is of a question (`estimate`); name the question (`question`)")
     label, values = frame["label"].to_numpy(), _observables(frame, observables, source)
-    gold = frame["gold"].fill_null(UNKNOWN).to_numpy() if "gold" in frame.columns else None
-    predicted = predicted_probabilities(label, frame["alpha"].to_numpy(), gold, p, curve, values)
+    gold = np.full(label.size, UNKNOWN)
+    if "gold" in frame.columns:
+        gold = frame["gold"].fill_null(UNKNOWN).to_numpy()
+    predicted = predicted_probabilities(label, frame["alpha"].to_numpy(), gold, curve, values)
     classes = classes_of(catalogue)
     counted = Quantity(f"{classes[1]} fraction", (0.0, 1.0))
     return _Prediction(label, np.column_stack([1 - predicted, predicted]), (counted,), gold, {"classes": classes})
@@ -369,7 +362,7 @@ def make_plan(
 ) -> GoldPlan:
     """Choose the galaxies that should get a gold label.
 
-    `p` is a model's: of class 1, shape (N,), or of "does not apply" and the answers to a question, (N, K).
+    `p` is a model's: of both classes, or of "does not apply" and the answers to a question, (N, K); NaN if unknown.
     `observables` are columns on which the curve depends beside α.
 
     Gold labels in the catalogue (of a pilot) predict how uncertain the classes of the others are; their galaxies are
@@ -379,9 +372,11 @@ def make_plan(
     asked = asked_of(catalogue, options.question)
     _check_sources(asked, options.purpose, observables)
     if asked is None:
-        prediction = _of_label(catalogue, p, curve, observables)
+        prediction = _of_label(catalogue, curve, observables)
     else:
-        prediction = _of_question(catalogue, asked, p, curve, observables)
+        prediction = _of_question(catalogue, asked, curve, observables)
+    if p is not None:
+        prediction = prediction.by_model(p)
     label, alpha, predicted = prediction.label, frame["alpha"].to_numpy(), prediction.probabilities
     galaxies = _candidates(catalogue, asked, options)
     rows, pilot = galaxies.rows, galaxies.pilot
@@ -407,7 +402,7 @@ def make_plan(
         "error": options.error if options.budget is None else None,
         "budget": options.budget,
         "seed": options.seed,
-        "pilot": 0 if prediction.gold is None else int((prediction.gold != UNKNOWN).sum()),
+        "pilot": int((prediction.gold != UNKNOWN).sum()),
     }
     repeats = int(np.ceil(_REPEATED * table["position"].count()))
     left_out = _who_is_left_out(frame, asked, galaxies.able, pilot)
@@ -558,40 +553,43 @@ class PlanFile(BaseModel):
     repeats: int = Field(ge=0)
     predicted: list[float] = Field(min_length=1)
     catalogue: str
-    sha256: str | None = None  # version 0.1 wrote none
-    table_sha256: str | None = None  # of plan.parquet
+    sha256: str  # of the catalogue's ids, labels and α
+    table_sha256: str  # of plan.parquet
     image_root: str | None
-    classes: tuple[str, ...] = SMOOTH_OR_DISK  # plans of version 0.1 have neither
-    definition: str = ""
+    classes: tuple[str, ...]
+    definition: str
     question: str | None = None
     question_definition: str = ""  # what counts as its answers
     tree: Tree | None = None  # of the question
 
+    @property
+    def target(self) -> tuple[Tree, str] | None:
+        """The tree and the question; None for the label."""
+        return (self.tree, self.question) if self.tree and self.question else None
 
-def read_plan(folder: Path) -> tuple[dict[str, Any], pl.DataFrame]:
-    """Read a plan folder: the content of `plan.json`, and the galaxies to label in the order of the list."""
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """What people can answer about a galaxy."""
+        return tuple(choices_of(*self.target)) if self.target else choices_of_label(self.classes)
+
+
+def read_about(folder: Path) -> PlanFile:
+    """Read `plan.json` of a plan folder."""
     if not (folder / PLAN).is_file():
         raise InputError(f"{folder}: is not the folder of a plan (no {PLAN}); make one with truemorph gold plan")
+    return read_checked(PlanFile, folder / PLAN)
+
+
+def read_plan(folder: Path) -> tuple[PlanFile, pl.DataFrame]:
+    """Read a plan folder: the content of `plan.json`, and the galaxies to label in the order of the list."""
     chosen = read_chosen(folder).filter(pl.col("position").is_not_null()).sort("position")
-    return read_json(folder / PLAN, PlanFile), chosen
-
-
-def question_of_plan(about: Mapping[str, Any]) -> tuple[Tree, str] | None:
-    """Return the question of a plan and its tree, from the content of plan.json; None for the label."""
-    return (read_tree(about["tree"]), about["question"]) if about.get("question") else None
-
-
-def choices_of_plan(folder: Path) -> tuple[str, ...]:
-    """Return what people can answer about the galaxies of a plan."""
-    about = read_json(folder / PLAN, PlanFile) if (folder / PLAN).is_file() else {"classes": SMOOTH_OR_DISK}
-    target = question_of_plan(about)
-    return choices_of_label(about["classes"]) if target is None else tuple(choices_of(*target))
+    return read_about(folder), chosen
 
 
 def read_chosen(folder: Path) -> pl.DataFrame:
     """Read how the galaxies of a catalogue were chosen, a row each; null `position` where they were not."""
     source = str(folder / TABLE)
-    if read_json(folder / PLAN, PlanFile)["table_sha256"] not in (None, file_hash(folder / TABLE)):
+    if read_about(folder).table_sha256 != file_hash(folder / TABLE):
         raise InputError(f"{source}: has changed since the plan was made; restore a copy")
     frame = read_columns(folder / TABLE, _COLUMNS, nulls=True)
     object_ids(frame["object_id"], source)

@@ -10,10 +10,8 @@ import socket
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from threading import Thread
@@ -73,14 +71,14 @@ class _Pages:
     """What the page asks for."""
 
     session: Session
-    items: Callable[[str], Sequence[tuple[str, str]]]  # galaxies and occasions of a person, in order
 
     def _item(self, request: Request) -> tuple[str, str, str]:
         """Person, galaxy and occasion."""
         annotator, number = _name(request), request.query_params.get("item", "")
-        if not number.isdecimal() or int(number) >= len(self.items(annotator)):
+        items = self.session.items(annotator)
+        if not number.isdecimal() or int(number) >= len(items):
             raise InputError(f"there is no picture {number!r}")
-        return annotator, *self.items(annotator)[int(number)]
+        return annotator, *items[int(number)]
 
     def _better(self, galaxy: str, occasion: str) -> Path | None:
         return None if occasion == TWIN else self.session.better.get(galaxy)  # a twin tests the degraded picture alone
@@ -88,16 +86,16 @@ class _Pages:
     def _state(self, annotator: str, **more: int | None) -> Response:
         from starlette.responses import JSONResponse
 
-        session, items = self.session, self.items(annotator)
+        session, items = self.session, self.session.items(annotator)
         answers, labelled = answers_of(session.folder, annotator)
         content = {
             "answers": [answers.get(item) for item in items],
             "better": [self._better(*item) is not None for item in items],
             "labelled": labelled,
             "galaxies": len(session.images),
-            "error": session.error,
-            "classes": session.classes,
-            "definition": session.definition,
+            "error": max(session.about.predicted),  # after all labels
+            "classes": session.about.classes,
+            "definition": session.about.definition,
         }
         if session.levels is not None:
             content["levels"] = session.levels
@@ -144,7 +142,7 @@ class _Pages:
     def undo(self, request: Request) -> Response:
         """Withdraw a person's last answer."""
         annotator = _name(request)
-        undone, items = undo_answer(self.session.folder, annotator), self.items(annotator)
+        undone, items = undo_answer(self.session.folder, annotator), self.session.items(annotator)
         return self._state(annotator, item=items.index(undone) if undone in items else None)
 
 
@@ -156,7 +154,7 @@ def make_app(session: Session, token: str) -> Starlette:
     from starlette.responses import JSONResponse, PlainTextResponse
     from starlette.routing import Mount, Route
 
-    pages = _Pages(session, lru_cache(session.items))
+    pages = _Pages(session)
 
     def refused(_: Request, problem: Exception) -> Response:
         return JSONResponse({"error": str(problem)}, 400 if isinstance(problem, ValueError) else 500, headers=_HEADERS)

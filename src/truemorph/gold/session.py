@@ -19,11 +19,11 @@ from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.gold.answers import FIRST, REPEAT, TWIN, TWINS, person, read_answers, read_twins
 from truemorph.gold.choices import levels_of
-from truemorph.gold.plan import images_of, question_of_plan, read_plan
+from truemorph.gold.plan import PlanFile, images_of, read_plan
 from truemorph.images.decode import central_crop, decode, pixel_batches, read_image_file
 from truemorph.images.degrade import degrade
 from truemorph.images.stretch import unstretch
-from truemorph.io import read_json, write_json, written_whole
+from truemorph.io import read_checked, write_json, written_whole
 from truemorph.tables import CatalogTable, write_table
 
 Source = Literal["better-images", "same-images", "literature"]
@@ -35,9 +35,9 @@ _FAR_APART = 50
 class SessionFile(BaseModel):
     """What is read from session.json."""
 
-    gold_source: Source
-    images: str
-    better: str | None
+    gold_source: Source | None = None
+    images: str | None = None
+    better: str | None = None
 
 
 @dataclass(frozen=True)
@@ -45,21 +45,17 @@ class Session:
     """A plan with its pictures."""
 
     folder: Path
+    about: PlanFile
     images: dict[str, Path]  # by galaxy, of those that can be shown
     better: dict[str, Path]  # better images of some of them
     twins: dict[str, Path]  # degraded copies of some of them
-    repeats: int  # galaxies that are shown twice
-    seed: int
-    error: float  # largest error of the plan's quantity over the bins after all labels, as predicted
     left_out: dict[str, str]  # why other galaxies of the plan can't be shown
     source: Source  # where gold labels come from
-    classes: tuple[str, ...]
-    definition: str  # of the second class
     levels: list[dict[str, Any]] | None  # questions of a tree that are asked one after another; see `levels_of`
 
     def items(self, annotator: str) -> list[tuple[str, str]]:
         """Galaxy and occasion of all pictures in the order of one person."""
-        return items_of(self.images, self.twins, self.repeats, self.seed, annotator)
+        return items_of(self.images, self.twins, self.about.repeats, self.about.seed, annotator)
 
 
 def items_of(
@@ -97,7 +93,7 @@ def open_session(
 ) -> Session:
     """Find and check the pictures of a plan, make the twins, and write `session.json`, which has the defaults."""
     about, plan = read_plan(folder)
-    target = question_of_plan(about)
+    target = about.target
     counted = [] if target is None else list(root_answers(target[0]).values())[1]
     if target is not None and twins:
         raise InputError(
@@ -105,8 +101,8 @@ def open_session(
             "use; leave them out (`twins`), or make a plan without a question"
         )
     before = read_session(folder)
-    images = images or before.get("images") or about.get("image_root")
-    better = better or before.get("better")
+    images = images or before.images or about.image_root
+    better = better or before.better
     if images is None:
         raise InputError("give the folder of the galaxies' images (`images`)")
     shown, reasons = readable_images(folder, plan, Path(images))
@@ -115,10 +111,10 @@ def open_session(
         raise InputError(f"{better}: has images of none of the galaxies of the plan; name them after the ids")
     for galaxy in _unreadable(beside):
         del beside[galaxy]
-    default: Source = "better-images" if 2 * len(beside) > len(shown) else "same-images"
-    begun = not read_answers(folder).is_empty()
-    used: Source = source or (before.get("gold_source", default) if begun else default)
-    copies = _twins(folder, twins, plan.filter(pl.col("object_id").is_in(list(shown))), shown, about["seed"])
+    if source is None and not read_answers(folder).is_empty():  # as before
+        source = before.gold_source
+    used: Source = source or ("better-images" if 2 * len(beside) > len(shown) else "same-images")
+    copies = _twins(folder, twins, plan.filter(pl.col("object_id").is_in(list(shown))), shown, about.seed)
     content = {
         "gold_source": used,
         "images": str(Path(images).resolve()),
@@ -127,28 +123,15 @@ def open_session(
     write_json(folder / SESSION, content)
     levels = None
     if target is not None:
-        levels = levels_of(*target, {counted[0]: about["definition"]} if len(counted) == 1 else {})
+        levels = levels_of(*target, {counted[0]: about.definition} if len(counted) == 1 else {})
         for level in levels:
-            level["definition"] = about["question_definition"] if level["question"] == target[1] else ""
-    return Session(
-        folder,
-        images=shown,
-        better=beside,
-        twins=copies,
-        repeats=about["repeats"],
-        seed=about["seed"],
-        error=max(about["predicted"]),
-        left_out=reasons,
-        source=used,
-        classes=about["classes"],
-        definition=about["definition"],
-        levels=levels,
-    )
+            level["definition"] = about.question_definition if level["question"] == target[1] else ""
+    return Session(folder, about, shown, beside, copies, reasons, used, levels)
 
 
-def read_session(folder: Path) -> dict[str, Any]:
+def read_session(folder: Path) -> SessionFile:
     """Read session.json of a plan folder; empty before the first session."""
-    return read_json(folder / SESSION, SessionFile) if (folder / SESSION).is_file() else {}
+    return read_checked(SessionFile, folder / SESSION) if (folder / SESSION).is_file() else SessionFile()
 
 
 def readable_images(folder: Path, plan: pl.DataFrame, root: Path) -> tuple[dict[str, Path], dict[str, str]]:
