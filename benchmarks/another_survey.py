@@ -19,7 +19,7 @@ from PIL import Image
 
 import truemorph as tm
 from truemorph.benchmark.methods import benchmark_config
-from truemorph.benchmark.worlds import degraded_efigi
+from truemorph.benchmark.worlds import Sizes, degraded_efigi
 from truemorph.bias.prior import reestimated_fractions
 from truemorph.catalogs.sampling import TRAIN, VALIDATION
 from truemorph.classifiers.held_out import Comparison, held_out, held_out_galaxies, measured
@@ -61,10 +61,10 @@ class Survey:
 
     def __init__(self, seed):
         self.table = pl.read_csv(SHARED / "efigi_images.csv", infer_schema_length=None)
-        self.seed, everything = seed, np.ones(self.table.height, bool)
-        found = degraded_efigi(self.table["image"], everything, seed, PIXELS, SHARED)
-        self.sharp, self.radius = found.sharp, found.radius
-        self.truth = (self.table["t_type"].to_numpy()[found.order] >= 1).astype(np.int64)
+        self.seed, classes = seed, (self.table["t_type"].to_numpy() >= 1).astype(np.int64)
+        files, sizes = self.table["image"], Sizes(pixels=PIXELS)
+        world, self.sharp = degraded_efigi("EFIGI", "spirals", files, classes, seed, sizes, SHARED)
+        self.truth, self.radius = world.truth, world.radius[0]
 
     def images(self, rows, alpha, how="distance"):
         return degrade(self.sharp[rows], np.full(rows.size, np.inf), alpha, self.radius, self.seed, how=how)

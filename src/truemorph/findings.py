@@ -50,7 +50,7 @@ class Finding:
     @classmethod
     def from_dict(cls, given: dict[str, Any]) -> Finding:
         """Rebuild a finding from JSON."""
-        return cls(given["code"], given["severity"], given["message"], given.get("action", ""))
+        return cls(**given)
 
 
 def unique(*findings: Iterable[Finding]) -> tuple[Finding, ...]:

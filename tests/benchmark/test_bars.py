@@ -45,7 +45,7 @@ def test_each_volunteer_ends_on_one_path(world):
 
 
 def test_matched_votes_of_the_best_resolved_bin_stay(world):
-    found = matched_votes(world)
+    found = matched_votes(world.votes, world.alpha, world.intrinsic, world.seed)
     for name, before in world.votes.counts.items():
         np.testing.assert_allclose(found.counts[name].sum(axis=1), before.sum(axis=1))
     sharp = np.argsort(world.alpha)[-20:]

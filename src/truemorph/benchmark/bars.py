@@ -12,17 +12,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from truemorph.benchmark.worlds import (
-    EFIGI_ALPHA,
-    EFIGI_SPREAD,
-    FILES,
-    Sizes,
-    World,
-    catalogue_features,
-    degraded_efigi,
-    drawn,
-    split_of,
-)
+from truemorph.benchmark.worlds import EFIGI_ALPHA, EFIGI_SPREAD, FILES, Sizes, World, degraded_efigi, drawn, split_of
 from truemorph.bias.binning import Bins
 from truemorph.bias.curves.paths import TreeTransition
 from truemorph.bias.curves.transitions import UNKNOWN
@@ -112,23 +102,10 @@ def _efigi_bars(name: str, seed: int, sizes: Sizes, data: Path) -> World:
     class_number = pl.when(pl.col("t") <= -4).then(0).when(disk & (tilt >= 0.75)).then(1)
     class_number = class_number.when(disk & tilt.is_between(0, 0.5) & (bar >= 0)).then(2 + (bar > 0).cast(pl.Int64))
     classes = table.select(class_number.otherwise(UNKNOWN).fill_null(UNKNOWN)).to_series().to_numpy()
-    degraded = degraded_efigi(table["image"], classes != UNKNOWN, seed, sizes.pixels, data)
-    truth = classes[degraded.order].astype(np.int64)
+    world, _ = degraded_efigi(name, "experts' bar_length > 0", table["image"], classes, seed, sizes, data)
     transition = known_transition()
-    return World(
-        name=name,
-        definition="experts' bar_length > 0",
-        seed=seed,
-        alpha=degraded.alpha,
-        truth=truth,
-        votes=draw_votes(transition, truth, degraded.alpha, seed),
-        intrinsic=catalogue_features(degraded.sharp)[:, [0, 3]],
-        split=degraded.split,
-        transition=transition,
-        images=degraded.images,
-        classes=BAR_CLASSES,
-        training=SHARP,
-    )
+    votes = draw_votes(transition, world.truth, world.alpha, seed)
+    return replace(world, votes=votes, transition=transition, classes=BAR_CLASSES, training=SHARP)
 
 
 def answer_scores(world: World, p: np.ndarray | None, labels: np.ndarray) -> dict[str, float]:

@@ -32,7 +32,7 @@ from truemorph.catalogs.sampling import TRAIN, UNUSED, VALIDATION
 from truemorph.classifiers.logistic import DebiasedLogisticRegression
 from truemorph.config import TrainingConfig, training_config
 from truemorph.images.degrade import degrade
-from truemorph.questions import Votes, log_odds
+from truemorph.questions import Asked, Votes, log_odds
 from truemorph.simulate.annotate import VOLUNTEERS
 
 NETWORKS, TABLES = "networks", "tables"  # with images and without
@@ -131,14 +131,13 @@ def certain(classes: np.ndarray, n_classes: int) -> np.ndarray:
 
 def of_votes(world: World, transition: Transition) -> np.ndarray:
     """Return log p(votes | class, α), shape (N, K), relative to the likeliest class."""
-    evidence = label_evidence(transition, _votes(world).columns, world.alpha)
+    evidence = label_evidence(transition, world.votes.columns, world.alpha)
     return evidence - evidence.max(axis=1, keepdims=True)
 
 
-def _votes(world: World, rows: Any = slice(None)) -> Votes:
-    """Return the votes for the galaxies of a world, or for some of them."""
-    assert world.votes is not None
-    return replace(world.votes, counts={name: count[rows] for name, count in world.votes.counts.items()})
+def learning_votes(world: World, asked: Asked) -> Votes:
+    """Return the votes for galaxies of training and validation."""
+    return asked.votes(world.votes.columns[world.learning])
 
 
 # Estimates of T(α) from labels and columns of the training galaxies
@@ -173,7 +172,7 @@ def with_gold(world: World) -> TransitionFit:
     """Estimate T(α) from 300 gold labels; family by AIC, of a question that of paths."""
     if world.asked is not None:
         rows = world.learning
-        return fit_transition(_votes(world, rows), world.alpha[rows], gold=world.gold[rows])
+        return fit_transition(learning_votes(world, world.asked), world.alpha[rows], gold=world.gold[rows])
     return _best_of_families(world, gold=world.gold[world.learning], seed=world.seed)
 
 
@@ -216,9 +215,8 @@ def matched_fractions(
     return out
 
 
-def matched_votes(world: World) -> Votes:
+def matched_votes(votes: Votes, alpha: np.ndarray, intrinsic: np.ndarray, seed: int) -> Votes:
     """Match the fractions of votes at each question to those of the best-resolved galaxies that were asked."""
-    votes = _votes(world)
     counts = {}
     for question in votes.asked.questions:
         numbers = votes.counts[question.name]
@@ -227,7 +225,7 @@ def matched_votes(world: World) -> Votes:
         yes = list(question.answers).index(question.shown[0])
         rows = np.flatnonzero(total)
         fraction = numbers[rows, yes] / total[rows]
-        matched = matched_fractions(fraction, world.alpha[rows], world.intrinsic[rows], seed=world.seed)
+        matched = matched_fractions(fraction, alpha[rows], intrinsic[rows], seed=seed)
         out[rows, yes] = total[rows] * matched
         out[rows, 1 - yes] = total[rows] * (1 - matched)
         counts[question.name] = out
@@ -311,8 +309,7 @@ def matched(world: World) -> Outcome:
     if world.asked is None:
         labels[rows] = matched_fractions(world.vote_fraction[rows], alpha, intrinsic) > 0.5
     else:
-        learning = replace(world, votes=_votes(world, rows), alpha=alpha, intrinsic=intrinsic)
-        labels[rows] = matched_votes(learning).labels
+        labels[rows] = matched_votes(learning_votes(world, world.asked), alpha, intrinsic, world.seed).labels
     return trained(world, labels)
 
 
@@ -322,14 +319,13 @@ def raw_counts(world: World) -> Outcome:
     Zoobot (Walmsley et al. 2022, MNRAS 509, 3966) fits raw counts too, by a Dirichlet-multinomial at each question; its
     errors are compared in benchmarks/known_bars.py.
     """
-    return trained(world, world.labels, votes=path_votes(_votes(world)))
+    return trained(world, world.labels, votes=path_votes(world.votes))
 
 
 def majority_with_cuts(world: World) -> Outcome:
     """Train on the majority of galaxies with at least 10 votes for the question; only such galaxies are counted."""
-    votes = _votes(world)
-    question = votes.asked.asked
-    counts = votes.counts[question.name]
+    question = world.votes.asked.asked
+    counts = world.votes.counts[question.name]
     has_votes = counts.sum(axis=1) >= _FEWEST_VOTES
     of_answers = np.array([world.names.index(answer) for answer in question.answers])
     split = np.where(has_votes | (world.split != TRAIN) & (world.split != VALIDATION), world.split, UNUSED)

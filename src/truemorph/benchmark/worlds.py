@@ -27,7 +27,7 @@ from truemorph.config import TrainingConfig
 from truemorph.images.degrade import degrade
 from truemorph.images.shapes import measure_shapes
 from truemorph.images.store import ImageFiles
-from truemorph.questions import SMOOTH_OR_DISK, Asked, Votes
+from truemorph.questions import SMOOTH_OR_DISK, Asked
 from truemorph.simulate.annotate import image_votes, vote_fractions
 from truemorph.simulate.pictures import CENTRAL_R90, render
 from truemorph.simulate.population import at_resolution, simulate_galaxies
@@ -92,7 +92,7 @@ class World:
     split: np.ndarray
     vote_fraction: Any = None  # of votes for the second class
     features: Any = None  # for logistic regression, shape (N, F); in worlds with images, shapes measured on them
-    votes: Votes | None = None  # of a question of a decision tree, instead of `vote_fraction`; truth is the path
+    votes: Any = None  # `Votes` of a question of a decision tree, instead of `vote_fraction`; truth is the path
     transition: Transition | None = None  # the true T(α); None if labels do not follow one
     hart: np.ndarray | None = None  # the same vote fractions, debiased by Hart et al. 2016
     images: Any = None  # uint8, shape (N, S, S, 3)
@@ -152,7 +152,7 @@ def make_world(name: str, seed: int, sizes: Sizes | None, data: Path | None = No
     """
     if name in FILES:
         assert data is not None
-        return _galaxy_zoo(name, seed, data) if sizes is None else _efigi(seed, sizes, data)
+        return _galaxy_zoo(name, seed, data) if sizes is None else _efigi(name, seed, sizes, data)
     flips = SIMULATED[name]
     size = sizes or Sizes(_LOOKED_AT if flips is None else _GALAXIES, 0, 0, 0, _LOOK_SIZE)
     n = size.train + size.validation + size.test
@@ -217,63 +217,51 @@ def _measured_features(galaxies: pl.DataFrame, seed: int) -> np.ndarray:
     return np.column_stack([index, ratio, half, colour + 0.04 * rng.normal(size=n)])
 
 
-@dataclass(frozen=True)
-class Degraded:
-    """EFIGI galaxies in random order, with images degraded to random α."""
+def degraded_efigi(
+    name: str, definition: str, files: pl.Series, classes: np.ndarray, seed: int, sizes: Sizes, data: Path
+) -> tuple[World, np.ndarray]:
+    """EFIGI galaxies whose class is known, in random order, degraded to random α; and the images before.
 
-    order: np.ndarray  # rows of the table
-    sharp: np.ndarray  # images before degrading
-    images: np.ndarray
-    alpha: np.ndarray
-    radius: float  # Petrosian, in pixels
-    split: np.ndarray
-
-
-def degraded_efigi(files: pl.Series, usable: np.ndarray, seed: int, pixels: int, data: Path) -> Degraded:
-    """Degrade EFIGI images; `usable` are the rows to take, shape (N,)."""
-    config = TrainingConfig(image_size=pixels, crop=1.0)
+    `classes`, shape (N,), are -1 where unknown. The world has no labels yet.
+    """
+    config = TrainingConfig(image_size=sizes.pixels, crop=1.0)
     every, bad = ImageFiles([data / name for name in files], config).load()
     rng = np.random.default_rng([seed, 7])
-    order = rng.permutation(np.setdiff1d(np.flatnonzero(usable), list(bad)))
-    sharp = every[order]
-    n = order.size
-    radius = _EFIGI_RADIUS * pixels
+    order = rng.permutation(np.setdiff1d(np.flatnonzero(classes != UNKNOWN), list(bad)))
+    sharp, n = every[order], order.size
+    radius = np.full(n, _EFIGI_RADIUS * sizes.pixels)
     alpha = rng.lognormal(np.log(EFIGI_ALPHA), EFIGI_SPREAD, n)
-    images = degrade(sharp, np.full(n, np.inf), alpha, radius, seed)
     train, validation = (int(fraction * n) for fraction in _EFIGI_FRACTIONS)
-    split = split_of(train, validation, n)
-    return Degraded(order, sharp, images, alpha, radius, split)
-
-
-def _efigi(seed: int, sizes: Sizes, data: Path) -> World:
-    """EFIGI images, degraded to random α, with flips of eq. 5."""
-    table = pl.read_csv(data / FILES["real"], infer_schema_length=None)
-    degraded = degraded_efigi(table["image"], np.ones(table.height, bool), seed, sizes.pixels, data)
-    alpha = degraded.alpha
-    moved = np.flatnonzero(degraded.split == TEST)[: sizes.twins]
-    truth = (table["t_type"].to_numpy()[degraded.order] >= 1).astype(np.int64)
-    return World(
-        name="real",
-        definition="spirals (T >= 1), experts' types",
+    world = World(
+        name=name,
+        definition=definition,
         seed=seed,
         alpha=alpha,
-        truth=truth,
-        vote_fraction=vote_fractions(truth, alpha, _FLIPS, seed)[1],
+        truth=classes[order].astype(np.int64),
         # As from deeper images: colour and axis ratio before degrading.
-        intrinsic=catalogue_features(degraded.sharp)[:, [0, 3]],
-        features=catalogue_features(degraded.images),
-        split=degraded.split,
+        intrinsic=catalogue_features(sharp)[:, [0, 3]],
+        split=split_of(train, validation, n),
+        images=degrade(sharp, np.full(n, np.inf), alpha, radius, seed),
+        radius=radius,
+    )
+    return world, sharp
+
+
+def _efigi(name: str, seed: int, sizes: Sizes, data: Path) -> World:
+    """EFIGI images, degraded to random α, with flips of eq. 5."""
+    table = pl.read_csv(data / FILES[name], infer_schema_length=None)
+    classes = (table["t_type"].to_numpy() >= 1).astype(np.int64)
+    definition = "spirals (T >= 1), experts' types"
+    world, sharp = degraded_efigi(name, definition, table["image"], classes, seed, sizes, data)
+    moved = world.rows(TEST)[: sizes.twins]
+    original, radius = np.full(moved.size, np.inf), world.radius[moved]
+    return replace(
+        world,
+        vote_fraction=vote_fractions(world.truth, world.alpha, _FLIPS, seed)[1],
+        features=catalogue_features(world.images),
         transition=_FLIPS,
-        images=degraded.images,
-        radius=np.full(alpha.size, degraded.radius),
         twins=tuple(
-            degrade(
-                degraded.sharp[moved],
-                np.full(moved.size, np.inf),
-                alpha[moved] / factor,
-                degraded.radius,
-                seed + 1000 * number,
-            )
+            degrade(sharp[moved], original, world.alpha[moved] / factor, radius, seed + 1000 * number)
             for number, factor in enumerate(TWIN_FACTORS, 1)
         ),
     )

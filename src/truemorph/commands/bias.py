@@ -212,10 +212,10 @@ def measure_bias(
         raise InputError(f"`observables`: {twice[0]} is measured already, or an intrinsic column; leave it out")
     named = [*intrinsic, *seen_best]
     asked = asked_of(table, question)
-    table, others, more = _with_labels(table, asked, listed(labels))
+    table, others = _with_labels(table, asked, listed(labels))
     frame, noted = filtered(table.frame, list(where), named, source)
     fixed, values = np.split(numeric_columns(frame, named, source), [len(intrinsic)], axis=1)
-    noted = [*table.findings, *more, *noted]
+    noted = [*table.findings, *noted]
     defined = table.metadata.get("alpha")
     alpha = frame["alpha"].to_numpy()
     if asked is None:
@@ -280,18 +280,16 @@ def _measured(
 
 def _with_labels(
     table: CatalogTable, asked: Asked | None, tables: Sequence[Any]
-) -> tuple[CatalogTable, list[OtherLabels | Predictions], list[Finding]]:
+) -> tuple[CatalogTable, list[OtherLabels | Predictions]]:
     """Add a model's labels, and other groups' answers, to a catalogue; galaxies without them are left out."""
     read = [read_table(source) for source in tables]
-    findings = list[Finding]()
     by_model = [answers for answers in read if is_of_model(answers)] if asked is None else []
     if len(by_model) > 1:
         raise InputError("`labels` takes one table of a model's labels; measure others apart")
     for labels_of_model in by_model:
         frame, findings = join_labels(table, labels_of_model)
-        table = replace(table, frame=frame)
-    table, others = with_other_labels(table, asked, [answers for answers in read if answers not in by_model])
-    return table, others, findings
+        table = replace(table, frame=frame, findings=(*table.findings, *findings))
+    return with_other_labels(table, asked, [answers for answers in read if answers not in by_model])
 
 
 def _with_reference(observable: str) -> tuple[str, Reference]:

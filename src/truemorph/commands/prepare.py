@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     Joins = Sequence[Join | str | Path | Any]
     Number = Any
     Numbers = Any
-    Answers = Sequence[str] | Mapping[str, str]
+    Answers = Any
 else:
     Columns, Described = Annotated[dict[str, str], SkipValidation], Annotated[Path, SkipValidation]
     Joins, Number = Annotated[Rules, SkipValidation], Annotated[str, SkipValidation]
@@ -223,7 +223,7 @@ def prepare_catalogue(
     if table is None and not dry_run:
         raise InputError("name the table of votes, such as: truemorph prepare votes.csv --out cat.parquet")
     source = None if table is None else read_table(table)
-    settings = replace(settings, tree=_tree(source, settings, _as_texts(answers)))
+    settings = replace(settings, tree=_tree(source, settings, answers))
     if experts and source is not None:
         if settings.tree is None:
             raise InputError("name the answers that experts gave (`answers`), and the question (`question`)")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 
 import numpy as np
 
@@ -137,18 +136,13 @@ def _influence_variance(mean: np.ndarray, bins: np.ndarray, sizes: np.ndarray, q
 
     The influence of a galaxy of class k on F = N / D, N and D being means over the bin, is (n_k - F d_k) / D.
     """
-    in_numerator = np.array(quantity.numerator)[:, None]
-    if quantity.denominator is None:
-        influence = np.broadcast_to(in_numerator, mean.shape)
-    else:
-        in_denominator = np.array(quantity.denominator)[:, None]
-        above, below = (np.bincount(bins, sizes * (part * mean).sum(axis=0)) for part in (in_numerator, in_denominator))
-        below = np.maximum(below, 1e-9)
-        influence = (in_numerator - (above / below)[bins] * in_denominator) / (below / np.bincount(bins, sizes))[bins]
-    # Σ_jk p_j p_k (I_j - I_k)² / 2; between that of the mean p and the largest possible, as p is uncertain itself.
-    variance = np.zeros(bins.size)
-    for j, k in combinations(range(len(mean)), 2):
-        variance += mean[j] * mean[k] * (influence[j] - influence[k]) ** 2
+    weights = (quantity.numerator, quantity.denominator or (1.0,) * len(mean))
+    in_numerator, in_denominator = (np.array(part)[:, None] for part in weights)
+    above, below = (np.bincount(bins, sizes * (part * mean).sum(axis=0)) for part in (in_numerator, in_denominator))
+    below = np.maximum(below, 1e-9)
+    influence = (in_numerator - (above / below)[bins] * in_denominator) / (below / np.bincount(bins, sizes))[bins]
+    # Between the variance for the mean p and the largest possible, as p is uncertain itself.
+    variance = np.sum(mean * (influence - (mean * influence).sum(axis=0)) ** 2, axis=0)
     return np.maximum(variance, _LEAST_VARIANCE * np.ptp(influence, axis=0) ** 2)
 
 

@@ -38,13 +38,13 @@ def observed_labels(truth: Array, alpha: Array, transition: Transition, seed: in
     >>> observed_labels([1, 1, 0], [0.0, 1e3, 5.0], RayleighTransition(10.0))
     array([0, 1, 0])
     """
-    rows = _rows(truth, alpha, transition)
+    rows = label_probabilities(truth, alpha, transition)
     draws = np.random.default_rng([seed, 2]).random(len(rows))
     return (draws[:, None] > np.cumsum(rows, axis=1)[:, :-1]).sum(axis=1)
 
 
-def _rows(truth: Array, alpha: Array, transition: Transition) -> np.ndarray:
-    """Return p(ỹ | y, α) for each galaxy's class, shape (N, K)."""
+def label_probabilities(truth: Array, alpha: Array, transition: Transition) -> np.ndarray:
+    """Return p(ỹ | y, α) for each galaxy's class, shape (N, K); α, or all observables of T, shape (N, J)."""
     truth = np.asarray(truth)
     if truth.size and not (truth.min() >= 0 and truth.max() < transition.n_classes):
         raise InputError(f"true classes must be 0 to {transition.n_classes - 1}; got {truth.min()} to {truth.max()}")
@@ -69,7 +69,7 @@ def vote_fractions(truth: Array, alpha: Array, transition: Transition, seed: int
     """
     if transition.n_classes != 2:
         raise InputError(f"vote fractions need two classes, but T has {transition.n_classes}")
-    to_disk = _rows(truth, alpha, transition)[:, DISK]
+    to_disk = label_probabilities(truth, alpha, transition)[:, DISK]
     # Mean latent position; T gives none to a class that is never labelled disk (eq. 6).
     far = ndtri(np.clip(to_disk, 1e-12, 1 - 1e-12))
     rng = np.random.default_rng([seed, 4])

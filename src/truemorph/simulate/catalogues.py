@@ -11,8 +11,9 @@ from scipy.special import expit, logit
 
 from truemorph.arguments import AtLeastOne, Count, Seed, validated
 from truemorph.bias.curves.formulas import RayleighTransition
-from truemorph.bias.curves.transitions import Transition
+from truemorph.bias.curves.transitions import DISK, Transition
 from truemorph.errors import InputError
+from truemorph.simulate.annotate import label_probabilities
 
 # ln α is normal, as in Galaxy Zoo 2.
 _MEDIAN, _WIDTH = 2.8, 0.45
@@ -97,7 +98,11 @@ def simulate_catalogue(
     }[trend]
     truth = (rng.random(n) < p).astype(np.int64)
     survey = (rng.random(n) < 0.5).astype(np.int64) if second_survey is not None else np.zeros(n, dtype=np.int64)
-    first, second = (_disk_labels(curve, alpha, bulge, truth) for curve in (transition, second_survey or transition))
+    observables = np.column_stack([alpha, bulge])
+    first, second = (
+        label_probabilities(truth, observables if curve.n_observables else alpha, curve)[:, DISK]
+        for curve in (transition, second_survey or transition)
+    )
     labels = (rng.random(n) < np.where(survey == 1, second, first)).astype(np.int64)
     covariate = truth + rng.normal(size=n)
     # The largest of the log-weights plus Gumbel noise are a sample without replacement (Efraimidis & Spirakis 2006).
@@ -119,9 +124,3 @@ def simulate_catalogue(
             "truth": truth,
         }
     ).with_columns(gold=pl.when(has_gold).then("truth"))
-
-
-def _disk_labels(transition: Transition, alpha: np.ndarray, bulge: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Return p(ỹ = disk | y, α) for each galaxy's class, shape (N,)."""
-    observables = np.column_stack([alpha, bulge]) if transition.n_observables else alpha
-    return transition.matrix(observables)[np.arange(truth.size), truth, 1]
