@@ -51,8 +51,6 @@ MODEL = GALAXIES.select("object_id", pl.col("label").cast(pl.Int64), p_smooth=pl
         lambda: tm.estimate_transition(
             tm.simulate_catalogue(600, gold=100).with_columns(gold_uncertain=pl.lit("x")), gold="gold"
         ),
-        lambda: tm.measure_bias(GALAXIES, out="a\0b.json"),
-        lambda: tm.measure_bias("a\0b.parquet"),
         lambda: tm.measure_bias(GALAXIES.with_columns(pl.col("object_id").cast(pl.String) + "\0")),
     ],
 )

@@ -6,7 +6,7 @@ import inspect
 import re
 from collections.abc import Callable, Sequence
 from functools import wraps
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeAlias, TypeVar
 
 from cyclopts import Parameter
@@ -23,17 +23,13 @@ Result = TypeVar("Result")
 def validated(function: Callable[Given, Result]) -> Callable[Given, Result]:
     """Check the arguments of each call against their types; the InputError names the first that does not fit.
 
-    Text and paths with a null character, which no file has, are refused too. An OSError, such as that of a full disk,
-    becomes a TruemorphError.
+    An OSError, such as that of a full disk, becomes a TruemorphError.
     """
     checking = validate_call(config={"arbitrary_types_allowed": True, "revalidate_instances": "always"})(function)
     names = list(inspect.signature(function).parameters)
 
     @wraps(function)
     def checked(*arguments: Given.args, **options: Given.kwargs) -> Result:
-        for name, value in [*zip(names, arguments, strict=False), *options.items()]:
-            if isinstance(value, str | PurePath) and "\0" in str(value):
-                raise InputError(f"`{name}`: {str(value)!r} has a null character; remove it")
         try:
             return checking(*arguments, **options)
         except ValidationError as problem:

@@ -205,6 +205,11 @@ def usual_column(columns: Sequence[str], names: Sequence[str]) -> str | None:
     return next((by_case[name.lower()] for name in names if name.lower() in by_case), None)
 
 
+def frame_of_rows(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+    """Return rows as a table, in which columns without any value are of numbers."""
+    return pl.DataFrame(rows, infer_schema_length=None).with_columns(pl.col(pl.Null).cast(pl.Float64))
+
+
 def numeric_columns(frame: pl.DataFrame, names: Sequence[str], source: str) -> np.ndarray:
     """Return named numeric columns as float64, shape (N, P); NaN if missing.
 

@@ -112,7 +112,7 @@ def test_of_two_classes_the_spread_is_that_of_the_class():
     alpha, p_disk, label = rng.lognormal(2.6, 0.45, 800), rng.random(800), rng.integers(0, 2, 800)
     strata = Strata.of(label, Bins.cut(alpha, 4), np.column_stack([1 - p_disk, p_disk]), [Quantity("", (0.0, 1.0))], 3)
     mean = np.bincount(strata.index, p_disk) / strata.sizes
-    np.testing.assert_array_equal(strata.spread, np.sqrt(np.clip(mean * (1 - mean), 0.02 * 0.98, None)))
+    np.testing.assert_allclose(strata.spread, np.sqrt(np.clip(mean * (1 - mean), 0.02 * 0.98, None)), rtol=1e-12)
 
 
 @pytest.mark.slow

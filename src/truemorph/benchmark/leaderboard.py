@@ -22,6 +22,7 @@ from truemorph.errors import InputError, require_extra
 from truemorph.findings import FindingWarning
 from truemorph.io import content_hash, file_hash, plain, read_json, write_json
 from truemorph.progress import tell
+from truemorph.tables import frame_of_rows
 from truemorph.workers import worker_pool
 
 # More epochs for the real world, because it has fewer galaxies.
@@ -165,9 +166,7 @@ def summarise(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
     Returns `world`, `definition`, `method`, `seeds`, and `means` and `stds` by metric (None if there is no number).
     """
-    runs = pl.DataFrame(
-        [{key: row[key] for key in _RUN} | row["scores"] for row in rows], infer_schema_length=None
-    ).with_columns(pl.col(pl.Null).cast(pl.Float64))
+    runs = frame_of_rows([{key: row[key] for key in _RUN} | row["scores"] for row in rows])
     scores = pl.col([name for name in runs.columns if name not in _RUN])
     averages = runs.group_by(_RUN, maintain_order=True).agg(
         pl.len().alias("seeds"), means=pl.struct(scores.mean()), stds=pl.struct(scores.std())

@@ -15,6 +15,7 @@ from truemorph.io import save_figure, write_file, write_json
 from truemorph.plotting import CYCLE, MARKERS
 from truemorph.report.page import Illustration, Page, Section, Table, write_page
 from truemorph.results import number, with_error
+from truemorph.tables import frame_of_rows
 
 # Column head and meaning of each metric. All but the first are shown where a row has them.
 METRICS = {
@@ -172,7 +173,7 @@ def scores_frame(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -
         for metric in _metrics_of(rows):
             line |= {metric: row["means"].get(metric), f"{metric}_std": row["stds"].get(metric)}
         lines.append(line)
-    return pl.DataFrame(lines, infer_schema_length=None).with_columns(pl.col(pl.Null).cast(pl.Float64))
+    return frame_of_rows(lines)
 
 
 def write_leaderboard(content: Mapping[str, Any], out: Path, of: str) -> None:

@@ -45,7 +45,7 @@ from truemorph.gold.plan import (
     read_plan,
     write_plan,
 )
-from truemorph.gold.session import Source, open_session, read_session, without_images
+from truemorph.gold.session import Source, open_session, read_session
 from truemorph.io import plain
 from truemorph.progress import tell
 from truemorph.questions import Asked, Tree, slug
@@ -205,7 +205,6 @@ def collect_gold(
     from truemorph.gold.server import serve
 
     session = open_session(plan, images, better, twins, gold_source)
-    findings = without_images(plan, session.left_out, len(session.images) + len(session.left_out))
     if session.better:
         tell(f"{len(session.images):,} galaxies, {len(session.better):,} of them with a better image")
     serve(session, port)
@@ -232,9 +231,9 @@ def collect_gold(
         "gold_source": session.source,
         "galaxies": galaxies,
         "annotators": annotators.to_dicts(),
-        "findings": findings,
+        "findings": session.findings,
     }
-    return PlainResult("\n".join(lines), values, findings)
+    return PlainResult("\n".join(lines), values, session.findings)
 
 
 @dataclass(frozen=True, repr=False)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import polars as pl
 from cyclopts import Group, Parameter
 from pydantic import SkipValidation
 
@@ -78,10 +77,9 @@ class Reproduction(Result):
 
     def to_table(self) -> Any:
         """Return Table 1: the bias metric of each label set here and in the paper."""
-        from truemorph.tables import CatalogTable, to_astropy
+        from truemorph.tables import CatalogTable, frame_of_rows, to_astropy
 
-        rows = pl.DataFrame(self._rows, infer_schema_length=None)
-        return to_astropy(CatalogTable(rows.with_columns(pl.col(pl.Null).cast(pl.Float64))))
+        return to_astropy(CatalogTable(frame_of_rows(self._rows)))
 
     def plot(self, ax: Any = None) -> Any:
         """Draw Table 1: the bias metric here against the paper's; returns matplotlib axes."""

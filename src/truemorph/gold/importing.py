@@ -21,7 +21,7 @@ from truemorph.gold.agreement import combined
 from truemorph.gold.answers import one_spelling
 from truemorph.gold.choices import NEITHER, answer_of_path, choices_of, choices_of_label, label_of_path
 from truemorph.gold.plan import read_plan
-from truemorph.gold.session import readable_images, without_images
+from truemorph.gold.session import readable_images
 from truemorph.images.decode import read_image_file
 from truemorph.io import checked, write_file
 from truemorph.questions import APPLIES, CANNOT_TELL, NOT_APPLICABLE, SMOOTH_OR_DISK, Tree
@@ -282,9 +282,9 @@ def export_subjects(plan: Path, out: Path, images: Path | None) -> tuple[Path, i
     root = images or about.image_root
     if root is None:
         raise InputError(f"{plan}: no folder of images; name one (`images`)")
-    paths, reasons = readable_images(plan, selected, Path(root))
+    paths, findings = readable_images(plan, selected, Path(root))
     names = [f"{number:06d}{path.suffix}" for number, path in enumerate(paths.values())]
     for name, path in zip(names, paths.values(), strict=True):
         write_file(out / name, read_image_file(path))
     manifest = CatalogTable(pl.DataFrame({"image": names, "#object_id": list(paths)}))
-    return write_table(manifest, out / "manifest.csv"), len(paths), without_images(plan, reasons, selected.height)
+    return write_table(manifest, out / "manifest.csv"), len(paths), findings

@@ -49,7 +49,7 @@ class Session:
     images: dict[str, Path]  # by galaxy, of those that can be shown
     better: dict[str, Path]  # better images of some of them
     twins: dict[str, Path]  # degraded copies of some of them
-    left_out: dict[str, str]  # why other galaxies of the plan can't be shown
+    findings: tuple[Finding, ...]  # about galaxies of the plan that can't be shown
     source: Source  # where gold labels come from
     levels: list[dict[str, Any]] | None  # questions of a tree that are asked one after another; see `levels_of`
 
@@ -105,7 +105,7 @@ def open_session(
     better = better or before.better
     if images is None:
         raise InputError("give the folder of the galaxies' images (`images`)")
-    shown, reasons = readable_images(folder, plan, Path(images))
+    shown, findings = readable_images(folder, plan, Path(images))
     beside = {} if better is None else images_of(plan.with_columns(image=pl.lit(None, pl.String)), Path(better))
     if better is not None and not beside:
         raise InputError(f"{better}: has images of none of the galaxies of the plan; name them after the ids")
@@ -126,7 +126,7 @@ def open_session(
         levels = levels_of(*target, {counted[0]: about.definition} if len(counted) == 1 else {})
         for level in levels:
             level["definition"] = about.question_definition if level["question"] == target[1] else ""
-    return Session(folder, about, shown, beside, copies, reasons, used, levels)
+    return Session(folder, about, shown, beside, copies, findings, used, levels)
 
 
 def read_session(folder: Path) -> SessionFile:
@@ -134,8 +134,8 @@ def read_session(folder: Path) -> SessionFile:
     return read_checked(SessionFile, folder / SESSION) if (folder / SESSION).is_file() else SessionFile()
 
 
-def readable_images(folder: Path, plan: pl.DataFrame, root: Path) -> tuple[dict[str, Path], dict[str, str]]:
-    """Images of a plan's galaxies that can be decoded, and why the others have none, which is also listed; by id."""
+def readable_images(folder: Path, plan: pl.DataFrame, root: Path) -> tuple[dict[str, Path], tuple[Finding, ...]]:
+    """Images of a plan's galaxies that can be decoded, by id; and a finding if others have none, which are listed."""
     images = images_of(plan, root)
     reasons = dict.fromkeys(plan["object_id"].filter(~plan["object_id"].is_in(list(images))), "no image")
     reasons |= _unreadable(images)
@@ -146,18 +146,14 @@ def readable_images(folder: Path, plan: pl.DataFrame, root: Path) -> tuple[dict[
         )
     left_out = {"object_id": list(reasons), "reason": list(reasons.values())}
     write_table(CatalogTable(pl.DataFrame(left_out, dict.fromkeys(left_out, pl.String))), folder / LEFT_OUT)
-    return {name: path for name, path in images.items() if name not in reasons}, reasons
-
-
-def without_images(folder: Path, reasons: dict[str, str], galaxies: int) -> tuple[Finding, ...]:
-    """Return the finding about galaxies of a plan without a readable image, if there are any."""
     if not reasons:
-        return ()
+        return images, ()
     galaxy, why = next(iter(reasons.items()))
-    hidden = f"{len(reasons):,} of {galaxies:,} galaxies of the plan cannot be shown (first: {galaxy}, {why})"
+    hidden = f"{len(reasons):,} of {plan.height:,} galaxies of the plan cannot be shown (first: {galaxy}, {why})"
     message = f"{hidden}; they are listed in {folder / LEFT_OUT}."
     action = "Add their images (`images`), and run the same command again."
-    return (Finding("galaxies-left-out", "note", message, action),)
+    finding = Finding("galaxies-left-out", "note", message, action)
+    return {name: path for name, path in images.items() if name not in reasons}, (finding,)
 
 
 def _unreadable(files: dict[str, Path]) -> dict[str, str]:
