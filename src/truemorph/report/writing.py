@@ -229,7 +229,6 @@ def _of_changes(evidence: Evidence) -> Iterator[str]:
     counted = float(np.mean(after.labels[after.known] == DISK))
     if not evidence.total[1] <= counted <= evidence.total[2]:
         yield f"After that {counted:.3f} are {evidence.answer}, but counts of most probable classes are no fractions."
-    counted = float(np.mean(after.given(...)))
 
 
 def _remark(evidence: Evidence) -> str:
@@ -249,8 +248,6 @@ def _remark(evidence: Evidence) -> str:
         said.append(f"Definition of {evidence.answer}: {own['definition'].rstrip('.')}.")
     if evidence.question is None and evidence.from_gold and about.get("gold_definition"):
         said.append(f"Gold labels: {about['gold_definition'].rstrip('.')}.")
-    if evidence.question is None and evidence.from_gold and about.get("gold_definition"):
-        said.append(f"Gold labels: {about['gold_definition']}.")
     if evidence.fractions.by == "alpha":
         first, last = evidence.ends
         said.append(
