@@ -185,6 +185,15 @@ def test_an_estimate_without_a_column_that_most_galaxies_lack():
     return estimate(table, gold="gold", intrinsic=["covariate"]), estimate(table, gold="gold")
 
 
+@advice("gold-unlike-labels")
+def test_gold_labels_of_the_right_galaxies():
+    table = simulated(4000, 6, gold=400)
+    known = table.filter(pl.col("gold").is_not_null())
+    mixed = known.with_columns(pl.col("gold").shuffle(seed=1)).select("object_id", "gold")
+    before = table.drop("gold").join(mixed, on="object_id", how="left", maintain_order="left")
+    return estimate(before, gold="gold"), estimate(table, gold="gold")
+
+
 @advice("gold-equals-labels")
 def test_classes_from_experts_instead_of_copies_of_the_labels():
     labels, alpha, _, truth = arrays()

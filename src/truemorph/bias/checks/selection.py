@@ -25,6 +25,8 @@ _GOLD_PER_PART = 20
 _NOTICEABLE = 0.02
 # A gap in α without gold labels that is worth a finding, as a part of all galaxies.
 _GAP = 0.05
+# Correlation of gold and observed labels, where galaxies are well resolved, below which something is wrong.
+_LEAST_AGREEMENT = 0.3
 # Gold labels of the less well resolved half that must equal the observed ones to look like copies.
 _FEWEST_COPIES = 10
 
@@ -36,7 +38,7 @@ def selection_findings(sample: Sample) -> list[Finding]:
     their selection is known, in four parts of the range of α so that excesses of opposite sign do not cancel. The
     fraction of gold rows may vary with α and these columns.
     """
-    findings = [*_copies(sample), *field_findings(sample)]
+    findings = [*_copies(sample), *_unlike(sample), *field_findings(sample)]
     if sample.probability is not None:
         return [*findings, *_known_selection(sample.probability, sample.known)]
     return [
@@ -117,6 +119,23 @@ def _copies(sample: Sample) -> list[Finding]:
     )
     action = "Check where the gold labels come from; give classes from experts or better images."
     return [Finding("gold-equals-labels", "caution", message, action)]
+
+
+def _unlike(sample: Sample) -> list[Finding]:
+    """Warn if gold labels hardly agree with the observed ones above the median of α, where these should be right."""
+    rows = sample.known & (sample.alpha > np.median(sample.alpha))
+    gold, labels = sample.gold[rows], sample.labels[rows]
+    if sample.n_classes != 2 or gold.size < _GOLD_PER_PART or not gold.std() * labels.std():
+        return []
+    agreement, error = np.corrcoef(gold, labels)[0, 1], 1 / np.sqrt(gold.size - 3)  # Fisher's, of artanh
+    if np.tanh(np.arctanh(np.clip(agreement, -0.99, 0.99)) + 1.645 * error) > _LEAST_AGREEMENT:
+        return []
+    message = (
+        f"Even where galaxies are better resolved, {gold.size:,} gold labels hardly agree with the observed labels "
+        f"(correlation {agreement:.2f} ± {error:.2f}): rows may be mismatched, classes exchanged or defined otherwise."
+    )
+    action = "Check which galaxies and classes the gold labels are of: ids, order of answers, definition."
+    return [Finding("gold-unlike-labels", "caution", message, action)]
 
 
 def _gaps(name: str, alpha: np.ndarray, has_gold: np.ndarray) -> list[Finding]:
