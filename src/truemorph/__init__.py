@@ -10,8 +10,13 @@ from typing import Any
 import lazy_loader
 
 from truemorph._version import __version__ as __version__
+from truemorph.commands import COMMANDS
 from truemorph.errors import extras_named
 
+_OF_COMMANDS = {"commands.benchmark": ["Leaderboard"], "commands.bias": ["BiasMeasurement"]}
+for _place in COMMANDS.values():
+    _module, _, _function = _place.partition(":")
+    _OF_COMMANDS.setdefault(f"commands.{_module}", []).append(_function)
 _load, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
@@ -39,21 +44,7 @@ _load, __dir__, __all__ = lazy_loader.attach(
         "bias.curves.paths": ["TreeTransition"],
         "bias.curves.shifted": ["ShiftedTransition"],
         "bias.curves.transitions": ["FlipTransition"],
-        "commands.benchmark": ["Leaderboard", "run_benchmark"],
-        "commands.bias": ["BiasMeasurement", "measure_bias"],
-        "commands.cite": ["cite"],
-        "commands.demo": ["run_demo"],
-        "commands.explain": ["explain_classifier"],
-        "commands.export": ["export_model"],
-        "commands.fetch": ["fetch_archive"],
-        "commands.gold": ["collect_gold", "export_gold", "import_gold", "plan_gold"],
-        "commands.label": ["label_galaxies"],
-        "commands.prepare": ["prepare_catalogue"],
-        "commands.report": ["write_report"],
-        "commands.reproduce": ["reproduce_paper"],
-        "commands.send": ["send_table"],
-        "commands.train": ["train_classifier"],
-        "commands.transition": ["estimate_transition"],
+        **_OF_COMMANDS,
         "findings": ["Finding"],
         "questions": ["Asked", "Votes", "read_tree"],
         "report.options": ["ReportOptions"],

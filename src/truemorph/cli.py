@@ -27,31 +27,11 @@ from cyclopts.config import Dict
 
 from truemorph import progress
 from truemorph._version import __version__
+from truemorph.commands import COMMANDS
 from truemorph.errors import TruemorphError, extras_named
 from truemorph.findings import FindingWarning
 from truemorph.progress import say
 
-# Modules and functions, imported only when they run: all of them would take seconds.
-COMMANDS = {
-    "fetch": "fetch:fetch_archive",
-    "prepare": "prepare:prepare_catalogue",
-    "bias": "bias:measure_bias",
-    "transition": "transition:estimate_transition",
-    "train": "train:train_classifier",
-    "label": "label:label_galaxies",
-    "export": "export:export_model",
-    "explain": "explain:explain_classifier",
-    "gold plan": "gold:plan_gold",
-    "gold label": "gold:collect_gold",
-    "gold import": "gold:import_gold",
-    "gold export": "gold:export_gold",
-    "report": "report:write_report",
-    "send": "send:send_table",
-    "benchmark": "benchmark:run_benchmark",
-    "reproduce": "reproduce:reproduce_paper",
-    "cite": "cite:cite",
-    "demo": "demo:run_demo",
-}
 # Commands of two words.
 GROUPS = {"gold": "Choose galaxies for gold labels, and collect the labels."}
 _ABOUT = """Unbiased galaxy morphologies from biased labels.

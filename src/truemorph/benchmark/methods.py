@@ -21,7 +21,7 @@ from truemorph.benchmark.bars import BAR
 from truemorph.benchmark.worlds import GZ2, HART, SIMULATED, WITH_PICTURES, World, catalogue_features
 from truemorph.bias.binning import RankedTable
 from truemorph.bias.checks.diagnostics import compare_families
-from truemorph.bias.curves.families import IN_RANGES
+from truemorph.bias.curves.families import KNOWN_CURVES
 from truemorph.bias.curves.formulas import ConstantTransition, MatrixTransition
 from truemorph.bias.curves.transitions import UNKNOWN, Transition
 from truemorph.bias.fitting import fit_transition
@@ -148,7 +148,7 @@ Estimate = Callable[[World], TransitionFit]
 def _best_of_families(world: World, **options: Any) -> TransitionFit:
     """Fit all families and return the one of lowest AIC."""
     rows = world.learning
-    compared = compare_families(world.labels[rows], world.alpha[rows], IN_RANGES, **options)
+    compared = compare_families(world.labels[rows], world.alpha[rows], KNOWN_CURVES, **options)
     return compared.fits[compared.best]
 
 
@@ -376,7 +376,7 @@ def twin_transition(world: World) -> Transition:
         labels.append((rng.random(sharp.size) < emulator.predict_proba(pictures)[:, 1]).astype(np.int64))
     observed, gold = np.concatenate(labels), np.tile(world.labels[sharp], _TWIN_LEVELS)
     false_disk = "fit" if np.any((gold == 0) & (observed == 1)) else 0.0
-    compared = compare_families(observed, np.repeat(levels, sharp.size), IN_RANGES, gold=gold, false_disk=false_disk)
+    compared = compare_families(observed, np.repeat(levels, sharp.size), KNOWN_CURVES, gold=gold, false_disk=false_disk)
     return compared.fits[compared.best].transition
 
 
@@ -437,7 +437,7 @@ def dcv14(world: World, columns: np.ndarray, *, own_label: bool = True, family: 
         return DebiasedLogisticRegression(family).fit(columns[rows], world.labels[rows], alpha=world.alpha[rows])
 
     if family is None:
-        whole = {family: fitted(family, slice(None)) for family in IN_RANGES}
+        whole = {family: fitted(family, slice(None)) for family in KNOWN_CURVES}
         # AIC, as families have one or two parameters.
         family = min(whole, key=lambda name: len(whole[name].stderr_) - whole[name].log_likelihood_)
     fold = np.random.default_rng([world.seed, 13]).integers(0, _FOLDS, world.truth.size)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from truemorph.bias.checks.diagnosis import diagnose
-from truemorph.bias.curves.families import IN_RANGES, family_of
+from truemorph.bias.curves.families import KNOWN_CURVES, family_of
 from truemorph.bias.curves.logistic import LogisticTransition
 from truemorph.bias.curves.paths import TreeTransition
 from truemorph.bias.curves.shifted import curve_space
@@ -215,7 +215,7 @@ def settings_for(sample: Sample, wanted: Settings) -> Settings:
 
 def solve(sample: Sample, settings: Settings) -> TransitionFit:
     """Fit T(α), and its range from labels alone, without findings (see `diagnose`)."""
-    families = list(map(family_of, IN_RANGES if settings.family is None else [settings.family]))
+    families = list(map(family_of, KNOWN_CURVES if settings.family is None else [settings.family]))
     check_variation(sample, families[0])
     if settings.method == "gold":
         counts = np.bincount(sample.gold[sample.known], minlength=sample.n_classes)

@@ -16,7 +16,7 @@ from scipy.optimize import brentq, least_squares
 from scipy.special import expit, logit
 
 from truemorph.bias.binning import Bins, limits_of_bins
-from truemorph.bias.curves.families import IN_RANGES, family_of
+from truemorph.bias.curves.families import KNOWN_CURVES, family_of
 from truemorph.bias.curves.formulas import MatrixTransition
 from truemorph.bias.curves.shifted import BlurredTransition, curve_space
 from truemorph.bias.curves.transitions import DISK, LOGIT_BOUND, FlipTransition, Search, Space, Transition
@@ -450,7 +450,7 @@ def _spaces_in_range(
         sample.argument, anchored=not sample.intrinsic.size, false_disk=false_disk, observables=sample.observable_names
     )
     own = [family] if issubclass(family, FlipTransition) and family.free else []
-    families = list(dict.fromkeys([*own, *map(family_of, IN_RANGES)]))
+    families = list(dict.fromkeys([*own, *map(family_of, KNOWN_CURVES)]))
     kinds = {(family.family, ""): curve_space(family, search) for family in families}
     more = dict[tuple[str, str], Space]()
     if false_disk == 0:

@@ -246,8 +246,9 @@ def _remark(evidence: Evidence) -> str:
         said.append(f"α: {about['alpha'] or 'definition not known'}.")
     elif own.get("definition"):
         said.append(f"Definition of {evidence.answer}: {own['definition'].rstrip('.')}.")
-    if evidence.question is None and evidence.from_gold and about.get("gold_definition"):
-        said.append(f"Gold labels: {about['gold_definition'].rstrip('.')}.")
+    meant = about.get("gold_definition") if evidence.question is None and evidence.from_gold else None
+    if meant not in (None, "not stated"):
+        said.append(f"Gold labels: {meant}.")
     if evidence.fractions.by == "alpha":
         first, last = evidence.ends
         said.append(

@@ -36,12 +36,11 @@ FAMILIES: dict[str, Any] = {
     )
 }
 
-# Curves that can be given with their parameters, such as "rayleigh:11.25".
+# Curves that can be given with their parameters, such as "rayleigh:11.25". The range from labels alone spans these
+# families, unless the labels reject them.
 KNOWN_CURVES = ("rayleigh", "weibull", "fisk")
 # Candidates, which are compared by their likelihood.
-COMPARED = ("rayleigh", "weibull", "fisk", "monotone")
-# Families that the range from labels alone spans, unless the labels reject them.
-IN_RANGES = ("rayleigh", "weibull", "fisk")
+COMPARED = (*KNOWN_CURVES, "monotone")
 
 _KINDS = ("scale", "shape", "probability")
 
