@@ -67,7 +67,7 @@ def test_step_by_step_on_the_demos_files(run_block, demo_in_this_process, tmp_pa
     main(["demo", "--out", "demo", "--galaxies", "300", "--epochs", "1", "--folds", "1"])
     assert "open demo/report.html" in capsys.readouterr().out
     for name, *shown in (
-        ("two", "errors above", "of a population"),
+        ("two", "errors above", "range spans"),
         ("training", 'rotation = "any"'),
         ("labelling", "300 rows in, 300 labelled"),
         ("files", "300 rows in, 300 labelled"),

@@ -404,7 +404,7 @@ def _rules_for(
 def _gold(
     catalogue: CatalogTable, frame: pl.DataFrame, asked: Asked | None, estimate: Estimate, rules: Sequence[str]
 ) -> tuple[dict[str, LabelSet], dict[str, np.ndarray], list[Finding]]:
-    """Gold labels by their definition: by rules, or those of the estimate, or those of the catalogue.
+    """Gold labels by their definition: by rules, or those of the catalogue, or those of the estimate.
 
     Also the classes of T by each of them, `UNKNOWN` where there is none, and findings.
     """
@@ -414,10 +414,11 @@ def _gold(
     gold_classes = dict[str, np.ndarray]()
     findings = list[Finding]()
     own = ["gold"] if column in frame.columns and frame[column].count() else []
-    if "gold_rule" in estimate.about:
-        with suppress(InputError):  # its columns are not there
-            gold_labels(catalogue, frame, asked, estimate.about["gold_rule"])
-            own = [estimate.about["gold_rule"]]
+    for rule in [*own, *([estimate.about["gold_rule"]] if "gold_rule" in estimate.about else [])]:
+        with suppress(InputError):  # its columns are not there, or the catalogue's means something else
+            gold_labels(catalogue, frame, asked, rule)
+            own = [rule]
+            break
     rules = rules or own
     for rule in rules:
         read = gold_labels(catalogue, frame, asked, rule)
