@@ -19,7 +19,7 @@ from truemorph.cli import COMMANDS, GROUPS, command_app
 
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "docs").glob("[ct]*/*.md")]
 FENCED = re.compile(r"^```(?:bash)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
-CELL = re.compile(r"^```\{code-cell\} ipython3\n(?::tags:.*\n)?(.*?)^```", re.MULTILINE | re.DOTALL)
+CELL = re.compile(r"^```\{code-cell\} ipython3\n(?::tags:[^\n]*\n)?(.*?)^```", re.MULTILINE | re.DOTALL)
 OPTION = re.compile(r"--[a-z][\w-]*")
 # With a name after a dot, which is a setting or a column.
 DOTTED = {"--training", "--columns"}
