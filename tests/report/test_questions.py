@@ -73,6 +73,16 @@ def test_the_page_quotes_the_fractions_that_it_is_given(galaxies):
     assert {path.suffix for path in (galaxies / "page_files" / "figures").iterdir()} == {".pdf", ".png", ".ecsv"}
 
 
+def test_a_column_that_is_called_as_gold_labels_but_means_something_else_gives_way_to_the_estimates_rule(galaxies):
+    table = read_table(galaxies / "cat.parquet")
+    named = replace(table, frame=table.frame.with_columns(gold_bar=pl.col("kind") == 2))
+    path = write_table(named, galaxies / "named.parquet")
+    options = ReportOptions(catalogue=path, bootstrap=0, maps=0)
+    (evidence,) = gather([galaxies / "bar.json"], options, galaxies / "named_files")
+    assert evidence.truth is not None
+    assert evidence.truth.known.sum() == table.frame["kind"].count()
+
+
 @pytest.mark.slow
 def test_several_questions_begin_with_one_table_and_a_catalogue_shows_who_was_asked(galaxies):
     names = ("bar", "spiral")
