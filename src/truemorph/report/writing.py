@@ -228,7 +228,7 @@ def _of_changes(evidence: Evidence) -> Iterator[str]:
     yield f"{there:,} of {galaxies:,} galaxies ({share}) {change}, {and_back}."
     counted = float(np.mean(after.labels[after.known] == DISK))
     if not evidence.total[1] <= counted <= evidence.total[2]:
-        yield f"After that {counted:.3f} are {evidence.answer}, but counts of most probable classes are no fractions."
+        yield f"Counted by these labels it would be {counted:.3f}: quote the fraction, as a label is only the likelier class."
 
 
 def _remark(evidence: Evidence) -> str:
