@@ -228,7 +228,7 @@ def _of_changes(evidence: Evidence) -> Iterator[str]:
     yield f"{there:,} of {galaxies:,} galaxies ({share}) {change}, {and_back}."
     counted = float(np.mean(after.labels[after.known] == DISK))
     if not evidence.total[1] <= counted <= evidence.total[2]:
-        yield f"Counted by these labels it would be {counted:.3f}: quote the fraction, as labels are the likelier classes."
+        yield f"Counted by these labels it would be {counted:.3f}: quote the fraction; labels are the likelier classes."
 
 
 def _remark(evidence: Evidence) -> str:
