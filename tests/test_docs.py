@@ -55,8 +55,9 @@ def test_every_option_of_a_shown_command_exists(page, words):
     [one for one in PAGES if one.parent.name == "docs" and CELL.search(one.read_text())],
     ids=lambda page: page.stem,
 )
-def test_code_of_guides_runs(page, monkeypatch):
+def test_code_of_guides_runs(page, tmp_path, monkeypatch):
     pytest.importorskip("IPython")
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DOCS_FOLDER", str(ROOT / "docs"))
     names = {}
     for cell in CELL.findall(page.read_text(encoding="utf-8")):
