@@ -110,6 +110,7 @@ def test_an_export_follows_no_links_out_of_the_model_and_removes_what_killed_one
     assert load(tmp_path / "exported").model_hash == load(image_model).model_hash
 
 
+@pytest.mark.slow
 def test_the_first_convolution_computes_in_float32_also_in_bf16(image_model):
     openvino = pytest.importorskip("openvino")
     if not multiplies_bf16():
