@@ -83,7 +83,7 @@ VALUES = {
     },
     "gold plan": {
         "error": 0.04, "budget": 100, "bins": 3, "labels": "@labels", "estimate": "@smooth", "by": "covariate",
-        "purpose": "transition", "question": "spiral", "definition": "arms", "seed": 5,
+        "question": "spiral", "definition": "arms", "seed": 5,
     },
     "gold import": {
         "catalogue": "@half", "id": "key", "column": "other", "definition": "arms", "question": "spiral",

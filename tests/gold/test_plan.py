@@ -13,7 +13,7 @@ from conftest import codes
 from truemorph.bias.binning import Bins
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.errors import InputError
-from truemorph.gold.plan import PlanOptions, influence_on_curve, make_plan
+from truemorph.gold.plan import PlanOptions, make_plan
 from truemorph.gold.strata import Strata
 from truemorph.tables import CatalogTable
 
@@ -68,9 +68,7 @@ def test_an_allocation_has_the_wanted_error_and_no_large_weight(groups, error):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "options", [{"budget": 150, "by": "covariate"}, {"budget": 400}, {"error": 0.05}, {"purpose": "transition"}]
-)
+@pytest.mark.parametrize("options", [{"budget": 150, "by": "covariate"}, {"budget": 400}, {"error": 0.05}])
 def test_every_galaxy_can_be_selected_and_no_weight_is_large(catalogue, options):
     plan = make_plan(catalogue, PlanOptions(bins=4, **options))
     assert plan.frame["probability"].min() > 0
@@ -93,11 +91,6 @@ def test_the_wanted_error_is_predicted_for_every_bin(catalogue):
     assert plan.predicted.size == 8
     assert 0.05 < plan.predicted.max() <= 0.06
     assert make_plan(catalogue, PlanOptions(error=0.03)).selected.height > plan.selected.height
-    few, many = (
-        make_plan(catalogue, PlanOptions(budget=budget, purpose="transition")).predicted for budget in (60, 120)
-    )
-    assert few.size == many.size == 1  # of the bias curve
-    assert many < few
     table = plan.comparison
     assert np.all(table["planned"].to_numpy() < table["random"].to_numpy())
     assert np.all(np.diff(table["planned"]) < 0)
@@ -107,12 +100,11 @@ def test_the_wanted_error_is_predicted_for_every_bin(catalogue):
 def test_a_plan_uses_the_estimate_that_it_is_given(catalogue, tmp_path):
     """That of the labels gives the plan that is made without one; another curve, another plan."""
     table, options = catalogue.frame.select("object_id", "label", "alpha"), {"budget": 200, "seed": 0}
-    for purpose in ("fractions", "transition"):
-        own = tm.plan_gold(table, purpose=purpose, **options)
-        estimate = tm.estimate_transition(table, compare=False, out=tmp_path / "fit.json")
-        for one in (estimate, tmp_path / "fit.json"):
-            again = tm.plan_gold(table, purpose=purpose, estimate=one, **options)
-            np.testing.assert_allclose(again.frame["probability"], own.frame["probability"], rtol=0.1)
+    own = tm.plan_gold(table, **options)
+    estimate = tm.estimate_transition(table, compare=False, out=tmp_path / "fit.json")
+    for one in (estimate, tmp_path / "fit.json"):
+        again = tm.plan_gold(table, estimate=one, **options)
+        np.testing.assert_allclose(again.frame["probability"], own.frame["probability"], rtol=0.1)
     wide = tm.estimate_transition(table.with_columns(pl.col("alpha") / 3), compare=False)
     other = tm.plan_gold(table, estimate=wide, **options)
     assert not np.allclose(other.frame["probability"], own.frame["probability"], rtol=0.1)
@@ -183,13 +175,3 @@ def test_an_estimate_of_a_question_predicts_no_labels(catalogue):
     curve = tm.fit_transition(labels, frame["alpha"].to_numpy(), "matrix", gold=gold).curve
     with pytest.raises(InputError, match="`estimate`"):
         make_plan(catalogue, PlanOptions(budget=60), curve=curve)
-
-
-def test_where_a_curve_misses_more_than_half_of_a_class_its_labels_say_most():
-    """The score of a label is 1 over its probability: at θ = 300, disks are labelled smooth at every α."""
-    frame = tm.simulate_catalogue(2_000, seed=1, transition=tm.RayleighTransition(300.0))
-    alpha, truth = frame["alpha"].to_numpy(), frame["truth"].to_numpy()
-    curve = tm.fit_transition(frame["label"].to_numpy(), alpha, "rayleigh", gold=truth).curve
-    smooth, disk = (influence_on_curve(np.full(2_000, k), alpha, np.full(2_000, 0.5), curve) for k in (0, 1))
-    below = alpha < alpha.max()
-    assert (disk[below] > smooth[below]).all()

@@ -32,7 +32,7 @@ from truemorph.catalogs.paths import (
     votes_of_survey,
 )
 from truemorph.catalogs.positions import repeated_positions
-from truemorph.catalogs.question_gold import gold_classes, gold_of_question, is_of_question
+from truemorph.catalogs.question_gold import gold_of_label, gold_of_question, is_of_question
 from truemorph.catalogs.rows import LABEL_RULE, check_sizes, choose_rows, unequal_votes
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
@@ -225,7 +225,7 @@ def _gold(
         read, question = gold_of_question(galaxies, Asked(tree, questions[0]), gold, name), questions[0]
         about = {"gold_definitions": {question: read.definition}, "gold_columns": read.columns}
         return {gold_column(question): read.names}, about, read.findings
-    read = gold_classes(galaxies, gold, kind.classes[1], name)
+    read = gold_of_label(galaxies, Asked(tree, tree.root.name), gold, kind.classes[1], name)
     counted = f"{(read.numbers >= 0).sum():,d} of {read.numbers.size:,d} galaxies have gold labels."
     findings = [*read.findings, Finding("gold-labels", "note", counted), *from_votes(read.definition)]
     about = {"gold_definition": read.definition, "gold_columns": read.columns}

@@ -13,7 +13,7 @@ from truemorph.bias.curves.transitions import ANSWER_UNKNOWN, UNKNOWN
 from truemorph.catalogs.catalogue import computed, condition, from_votes, is_numeric
 from truemorph.catalogs.columns import FRACTIONS, VOTES, lenticulars, which_rows
 from truemorph.catalogs.expressions import column_expression, read_expression
-from truemorph.catalogs.paths import label_column
+from truemorph.catalogs.paths import label_column, labels_of_answers
 from truemorph.errors import InputError, nearest
 from truemorph.findings import Finding
 from truemorph.questions import APPLIES, CANNOT_TELL, NOT_APPLICABLE, Asked, different, is_unsure
@@ -117,6 +117,15 @@ def gold_of_question(frame: pl.DataFrame, asked: Asked, rule: str, source: str) 
     for path in [name for name in meets if name in ends]:
         paths = paths.set((meets[path] & (classes == ends[path])).fill_null(False), path)
     return _of_names(paths, asked, name, columns, findings)
+
+
+def gold_of_label(frame: pl.DataFrame, root: Asked, rule: str, second: str, source: str) -> GoldLabels:
+    """Read gold labels 0 and 1: of answers to a tree's first question, or see `gold_classes`."""
+    if not is_of_question(rule, frame):
+        return gold_classes(frame, rule, second, source)
+    read = gold_of_question(frame, root, rule, source)
+    labels = labels_of_answers(root)[np.maximum(read.numbers, 0)]
+    return replace(read, numbers=np.where(read.numbers > 0, labels, UNKNOWN))
 
 
 def _of_names(names: pl.Series, asked: Asked, rule: str, columns: list[str], findings: list[Finding]) -> GoldLabels:

@@ -13,32 +13,16 @@ import polars as pl
 
 from truemorph.arrays import ratio
 from truemorph.bias.binning import Groups
-from truemorph.bias.curves.transitions import UNKNOWN
 from truemorph.bias.estimate import Context
 from truemorph.bias.regression.fields import fields_on_sky
 from truemorph.bias.sample import Sample, numbered_fields
 from truemorph.catalogs.catalogue import checksum, classes_of, from_votes, label_classes, rows_where
 from truemorph.catalogs.columns import ADDED, FRACTIONS, OBSERVABLES, RESERVED, VOTES, names_position, names_votes
 from truemorph.catalogs.other_labels import USUAL_VOTES, OtherLabels, Predictions
-from truemorph.catalogs.paths import (
-    asked_of,
-    gold_column,
-    label_column,
-    labels_of_answers,
-    majority_paths,
-    root_of,
-    votes_at_gates,
-)
+from truemorph.catalogs.paths import asked_of, gold_column, label_column, majority_paths, root_of, votes_at_gates
 from truemorph.catalogs.physical import ALPHA_IS_SIZE, partial_radius
 from truemorph.catalogs.positions import positions_of, repeated_positions, unit_vectors
-from truemorph.catalogs.question_gold import (
-    GoldLabels,
-    gold_classes,
-    gold_of_question,
-    is_of_question,
-    sparse_answers,
-    told_apart,
-)
+from truemorph.catalogs.question_gold import GoldLabels, gold_of_label, gold_of_question, sparse_answers, told_apart
 from truemorph.catalogs.sampling import UNUSED
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
@@ -192,18 +176,14 @@ def _sample_of_answers(
 def gold_labels(catalogue: CatalogTable, frame: pl.DataFrame, asked: Asked | None, gold: str) -> GoldLabels:
     """Read gold labels of a question: "gold" for the catalogue's own, a column, or a rule.
 
-    Of labels 0 and 1 (`asked` is None) see `gold_classes`, of answers, also those to the first question, see
+    Of labels 0 and 1 (`asked` is None) see `gold_of_label`, of answers, also those to the first question, see
     `gold_of_question`.
     """
     metadata, source = catalogue.metadata, catalogue.source
-    if asked is None and is_of_question(gold, frame):  # answers as labels
-        root = root_of(catalogue)
-        read = gold_of_question(frame, root, gold, source)
-        labels = labels_of_answers(root)[np.maximum(read.numbers, 0)]
-        return replace(read, numbers=np.where(read.numbers > 0, labels, UNKNOWN))
     rule = gold_column(None if asked is None else asked.question) if gold == "gold" else gold
     if asked is None:
-        read, stored = gold_classes(frame, rule, classes_of(catalogue)[1], source), metadata.get("gold_definition")
+        read = gold_of_label(frame, root_of(catalogue), rule, classes_of(catalogue)[1], source)
+        stored = metadata.get("gold_definition")
     else:
         if gold == "gold" and rule not in frame.columns:
             raise InputError(f"{source}: no column {rule}; give a rule for gold labels of {rule!r} (`gold`)")

@@ -36,7 +36,6 @@ from truemorph.gold.plan import (
     GoldPlan,
     PlanFile,
     PlanOptions,
-    Purpose,
     checksum,
     images_of,
     make_plan,
@@ -63,7 +62,6 @@ def plan_gold(
     labels: Table | None = None,
     estimate: Shown | None = None,
     by: str = "alpha",
-    purpose: Annotated[Purpose, Parameter(name="--for")] = "fractions",
     question: str | None = None,
     definition: str | None = None,
     out: Path | None = None,
@@ -82,7 +80,7 @@ def plan_gold(
         Prepared catalogue.
     error : float, optional
         Wanted standard error, by default 0.03, of the fraction of the second class (such as the disk fraction), the
-        largest over the bins of α; for the bias curve, that of the flip probability where it is one half.
+        largest over the bins of α.
     budget : int, optional
         Number of galaxies to label, instead of an error.
     bins : int
@@ -94,8 +92,6 @@ def plan_gold(
         gold labels of a pilot.
     by : str
         Column in whose bins the fraction is wanted, or two, such as "alpha,surface_brightness".
-    purpose : str
-        What the gold labels are for: fractions or transition (the bias curve).
     question : str, optional
         Question of a decision tree, such as bar: the error is that of the fraction of its answer (bar fraction). The
         catalogue must be prepared for it. Galaxies are drawn from all rows, also those to which it may not apply.
@@ -130,7 +126,7 @@ def plan_gold(
     p = None if labels is None else _probabilities(table, labels, asked_of(table, question))
     read = estimate if estimate is None or isinstance(estimate, Estimate) else Estimate.read(estimate)
     curve, others = (None, ()) if read is None else (read.curve, read.about.get("observables", ()))
-    options = PlanOptions(0.03 if error is None else error, budget, bins, seed, purpose, by, question, definition)
+    options = PlanOptions(0.03 if error is None else error, budget, bins, seed, by, question, definition)
     plan = make_plan(table, options, p=p, curve=curve, observables=others)
     return plan if out is None else write_plan(plan, out)
 

@@ -20,7 +20,7 @@ from scipy.spatial import KDTree
 
 from truemorph.bias.binning import Bins, default_bins
 from truemorph.bias.curves.paths import TreeTransition
-from truemorph.bias.curves.transitions import DISK, SMOOTH, UNKNOWN
+from truemorph.bias.curves.transitions import DISK, UNKNOWN
 from truemorph.bias.fitting import fit_transition
 from truemorph.bias.likelihood import posterior
 from truemorph.bias.regression.gold import GoldRegression, regression_terms
@@ -40,7 +40,6 @@ from truemorph.questions import Asked, Quantity, Question, Tree
 from truemorph.results import Result, quantity_table, text_facts, text_table
 from truemorph.tables import CatalogTable, missing_in, numeric_columns, read_columns, write_table
 
-Purpose = Literal["fractions", "transition"]
 PLAN, TABLE = "plan.json", "plan.parquet"
 _COLUMNS = {  # of plan.parquet, that are read
     **dict.fromkeys(("object_id", "image"), pl.String),
@@ -68,7 +67,7 @@ class GoldPlan(Result):
     edges : array, shape (B + 1,)
         Bins of α.
     predicted : array, shape (B,)
-        Predicted standard error of the `quantity` in each bin; of the bias curve, shape (1,), if that is wanted.
+        Predicted standard error of the `quantity` in each bin.
     comparison : polars.DataFrame
         `labels`, `planned`, `random`: the largest of these errors for several numbers of labels.
     repeats : int
@@ -102,8 +101,6 @@ class GoldPlan(Result):
         n, probability = self.selected.height, self.selected["probability"].to_numpy()
         by = "α" if self.about["by"] == "alpha" else self.about["by"]
         what = f"at most, of the {self.quantity} in {self.predicted.size} bins of {by}"
-        if self.about["purpose"] == "transition":
-            what = "of the flip probability where it is one half"
         facts = [
             ("gold labels", f"{n:,} galaxies, {self.repeats:,} of them shown twice"),
             ("error", f"{self.predicted.max():.3f} {what} (predicted)"),
@@ -148,10 +145,7 @@ class GoldPlan(Result):
         ax.plot(labels, self.comparison["random"], "s--", color=GREY, label="random choice")
         ax.plot(labels, self.comparison["planned"], "D-", color=BLUE, label="planned choice")
         ax.axhline(self.predicted.max(), color="0.7", lw=1)
-        error = f"largest predicted error of the {self.quantity}"
-        if self.about["purpose"] == "transition":
-            error = "predicted error of the bias curve"
-        ax.set(xscale="log", xlabel="number of gold labels", ylabel=error)
+        ax.set(xscale="log", xlabel="number of gold labels", ylabel=f"largest predicted error of the {self.quantity}")
         ax.set_ylim(bottom=0)
         ax.legend(frameon=False)
         return ax
@@ -183,28 +177,6 @@ def _predict(gold: np.ndarray) -> bool:
     """Whether gold labels, shape (N,), -1 where unknown, are enough to predict the classes of other galaxies."""
     labels = gold[gold != UNKNOWN]
     return labels.size >= FEWEST and np.unique(labels).size > 1
-
-
-def influence_on_curve(label: np.ndarray, alpha: np.ndarray, p: np.ndarray, curve: FittedCurve | None) -> np.ndarray:
-    """Standard deviation of a galaxy's influence on the flip probability where this is one half, shape (N,).
-
-    With a gold label, a galaxy of class 1 adds its score, ∂ log p(ỹ | y = 1, α) / ∂θ, to the fit of a Rayleigh curve,
-    and others add nothing; before, its class is 1 with probability `p`. Of an estimate of another family, θ is that of
-    the Rayleigh curve that reaches one half at the same α, or at the largest, if none does.
-    """
-    if curve is None:
-        theta = float(fit_transition(label, alpha, delta=None).values["theta"])
-    else:
-        grid = np.quantile(alpha[alpha > 0], np.linspace(0, 1, 500))
-        half = np.asarray(curve.transition.flip_probability(grid)) < 0.5
-        middle = grid[np.argmax(half)] if half.any() else grid[-1]
-        theta = float(middle / np.sqrt(2 * np.log(2)))
-    flip = np.clip(np.exp(-(alpha**2) / (2 * theta**2)), 1e-6, 1 - 1e-6)  # eq. 5
-    slope = flip * alpha**2 / theta**3  # ∂ flip / ∂θ
-    score = np.where(label == SMOOTH, slope / flip, -slope / (1 - flip))
-    information = np.mean(p * slope**2 / (flip * (1 - flip)))
-    steepest = np.log(2) / theta  # ∂ flip / ∂θ where the flip probability is one half
-    return np.asarray(np.sqrt(p * (1 - p)) * np.abs(score) * steepest / information)
 
 
 @dataclass(frozen=True)
@@ -311,7 +283,6 @@ class PlanOptions:
     budget: int | None = None
     bins: int = 8
     seed: int = 0
-    purpose: Purpose = "fractions"
     by: str = "alpha"
     question: str | None = None
     definition: str | None = None
@@ -370,29 +341,25 @@ def make_plan(
     """
     frame, source = catalogue.frame, catalogue.source
     asked = asked_of(catalogue, options.question)
-    _check_sources(asked, options.purpose, observables)
     if asked is None:
         prediction = _of_label(catalogue, curve, observables)
     else:
         prediction = _of_question(catalogue, asked, curve, observables)
     if p is not None:
         prediction = prediction.by_model(p)
-    label, alpha, predicted = prediction.label, frame["alpha"].to_numpy(), prediction.probabilities
+    label, predicted = prediction.label, prediction.probabilities
     galaxies = _candidates(catalogue, asked, options)
     rows, pilot = galaxies.rows, galaxies.pilot
     cut = options.bins_of(galaxies.column, rows)
     strata = Strata.of(label[rows], cut, predicted[rows], prediction.quantities, 1 if p is None else 3)
     if pilot.size:
         strata = strata.with_labels(label[pilot], cut.find(galaxies.column[pilot]), label[rows])
-    if options.purpose == "transition":
-        strata = strata.for_curve(influence_on_curve(label[rows], alpha[rows], predicted[rows, DISK], curve))
     if options.budget is None:
         drawn = strata.rounded(strata.allocation(options.error))
     else:
         drawn = strata.for_budget(options.budget)
     table = _planned(frame, galaxies, prediction, strata, drawn, cut, options.seed)
     about = {
-        "purpose": options.purpose,
         "by": options.by,
         "catalogue": source if catalogue.path is None else str(Path(catalogue.path).resolve()),
         "sha256": checksum(frame),
@@ -493,14 +460,6 @@ def _who_is_left_out(frame: pl.DataFrame, asked: Asked | None, able: np.ndarray,
         )
         findings.append(Finding("gold-taken-as-random", "note", message))
     return findings
-
-
-def _check_sources(asked: Asked | None, purpose: Purpose, observables: Sequence[str]) -> None:
-    """Check that what predicts classes suits the question and the purpose."""
-    if observables and purpose == "transition":
-        raise InputError("a plan for the bias curve needs an estimate of α alone (`estimate`)")
-    if asked is not None and purpose != "fractions":
-        raise InputError(f"a plan for the question {asked.question!r} is for fractions; leave out `purpose`")
 
 
 def _check_wanted(source: str, options: PlanOptions, column: np.ndarray) -> None:

@@ -76,11 +76,6 @@ class Strata:
         part = self.sizes[:, None] * alike
         return replace(self, given=(part / np.maximum(part.sum(axis=0), 1)).sum(axis=1))
 
-    def for_curve(self, influence: np.ndarray) -> Strata:
-        """The same strata, for the bias curve: `influence`, shape (N,), of a galaxy's class on it."""
-        spread = np.sqrt(np.bincount(self.index, influence**2) / self.sizes)
-        return replace(self, bins=np.zeros_like(self.bins), spread=np.maximum(spread, 1e-3 * spread.max()))
-
     def errors(self, drawn: np.ndarray) -> np.ndarray:
         """Standard error of the quantity of each bin if so many more galaxies of each stratum are labelled, (B,)."""
         # Σ_h (W_h s_h)² (1 / n_h - 1 / N_h), with W the fraction and s the spread.
