@@ -1,5 +1,7 @@
 """Tables behind the figures, against hand counts and scikit-learn."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -10,6 +12,7 @@ from truemorph import cv14, cv18
 from truemorph.bias.metrics.scores import calibration_error
 from truemorph.catalogs.label_sets import LabelSet, fractions_by
 from truemorph.questions import SMOOTH_OR_DISK
+from truemorph.report.figures import axis_label
 from truemorph.report.measures import (
     BiasTree,
     chance_calibration_error,
@@ -18,6 +21,7 @@ from truemorph.report.measures import (
     halves_by,
     table_one,
 )
+from truemorph.tables import CatalogTable
 
 LABELS, ALPHA, TRUTH, COLUMNS = confounded_labels(6000, seed=8)
 
@@ -155,3 +159,12 @@ def test_the_error_of_the_gain_of_a_ratio_is_the_scatter_of_resampled_galaxies()
     ]
     assert error == pytest.approx(np.std(drawn), rel=0.2)
     assert gain == pytest.approx(np.mean(drawn), abs=3 * error)
+
+
+@pytest.mark.parametrize(
+    ("alpha", "radius"),
+    [("petroRad_r / sigma_PSF", "petro"), ("petroR90_r / sigma_PSF", "90"), ("column size of the table", "")],
+)
+def test_the_axis_of_alpha_names_the_radius_that_alpha_uses(alpha, radius):
+    evidence = SimpleNamespace(catalogue=CatalogTable(pl.DataFrame(), metadata={"alpha": alpha}))
+    assert f"R_\\mathrm{{{radius}}}" in axis_label(evidence, "alpha")

@@ -86,7 +86,7 @@ def gold_of_question(frame: pl.DataFrame, asked: Asked, rule: str, source: str) 
         texts = texts.set(texts == "", None)
         if unknown := sorted({*texts.drop_nulls()} - {*valid}):
             near = nearest(unknown[0], [*valid], what="classes")
-            raise InputError(f"{about}: column {name}: unknown class {unknown[0]!r}; {near}")
+            raise InputError(f"{about}: column {name}: unknown class {unknown[0]!r}; {near}{lenticulars(unknown)}")
         names = texts.replace_strict(valid | {end: end for end in ends}, default=None)
         return _of_names(names, asked, name, [name], from_votes(name))
     meets, findings, columns = dict[str, pl.Series](), from_votes(rule), list[str]()
@@ -191,7 +191,7 @@ def gold_classes(frame: pl.DataFrame, rule: str, second: str, source: str) -> Go
     series, findings = computed(expression, frame, about)
     if not is_numeric(series):
         wrong = f"{about}: {expression.text} should be numbers or true and false, not {series.dtype}"
-        raise InputError(wrong + lenticulars(series.unique()))
+        raise InputError(f"{wrong}; give a rule that is true for {second}, or name a column")
     values = series.cast(pl.Float64).fill_null(-1).to_numpy()
     bad = ~np.isin(values, (-1, 0, 1))
     if bad.any():

@@ -15,7 +15,7 @@ from truemorph.bias.curves.transitions import DISK, Transition
 from truemorph.bias.likelihood import observables_of
 from truemorph.bias.metrics.scores import calibration_error
 from truemorph.bias.plots import plot_fractions
-from truemorph.catalogs.columns import NAMED
+from truemorph.catalogs.columns import NAMED, percent_of_light
 from truemorph.catalogs.paths import path_labels
 from truemorph.plotting import BLACK, CYCLE, GREEN, ORANGE, RED, SKY, plain_text
 from truemorph.report.evidence import OBSERVED, Evidence, argument, numbers_of_bins
@@ -68,8 +68,11 @@ def by_name(by: str) -> str:
 def axis_label(evidence: Evidence, column: str) -> str:
     """What a column is, in words, with its unit."""
     if column == "alpha":
-        width = r"\sigma_\mathrm{PSF}" if evidence.catalogue.metadata.get("alpha_psf") != "fwhm" else r"\mathrm{FWHM}"
-        return rf"resolution $\alpha = R_\mathrm{{petro}} / {width}$"
+        metadata = evidence.catalogue.metadata
+        defined = str(metadata.get("alpha", ""))  # as `prepare` says it
+        radius = percent_of_light(defined) or ("petro" if "petro" in defined.lower() else "")
+        width = r"\sigma_\mathrm{PSF}" if metadata.get("alpha_psf") != "fwhm" else r"\mathrm{FWHM}"
+        return rf"resolution $\alpha = R_\mathrm{{{radius}}} / {width}$"
     unit = evidence.catalogue.units.get(column)
     return plain_text(in_words([column])) + (f" [{unit}]" if unit else "")
 

@@ -129,7 +129,9 @@ class FamilyComparison(Result):
 
     @property
     def _fractions(self) -> dict[str, int]:
-        return fraction_names(self.fits[self.best].classes)
+        """Names of fractions that rest on the family; those of gold labels do not."""
+        best = self.fits[self.best]
+        return {} if best.method == "gold" else fraction_names(best.classes)
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one row per family, best first: what its fit says, and its AIC above the best."""
