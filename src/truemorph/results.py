@@ -116,6 +116,11 @@ def number(value: float | None, form: str = ".3f") -> str:
     return "–" if value is None or not isfinite(value) else format(value, form)
 
 
+def between(low: float, high: float, form: str = ".3f") -> str:
+    """Return a range as text."""
+    return f"{number(low, form)} to {number(high, form)}"
+
+
 def with_error(value: float | None, error: float | None, form: str = ".3f") -> str:
     """Format a number and its error, where there is one.
 

@@ -32,6 +32,7 @@ CASES = {
     "columns": {"intrinsic": ["covariate"]},
     "random gold": {"gold": "gold"},
     "planned gold": {"gold": "gold"},
+    "all gold": {"gold": "gold"},
     "gold and observables": {"gold": "gold", "observables": ["covariate"]},
     "by a column": {"gold": "gold", "by": "covariate", "fraction_bins": 4},
     "by groups": {"gold": "gold", "by": "tier"},
@@ -45,6 +46,7 @@ def test_the_page_has_the_numbers_of_its_estimate(world, case):
     if case == "planned gold":
         table = table.drop("gold").rename({"planned": "gold", "chance": "gold_probability"})
     catalogue, fit = folder / f"{name}.parquet", folder / f"{name}.json"
+    table = table.with_columns(gold="truth") if case == "all gold" else table
     table.drop("truth").write_parquet(catalogue)
     estimate = tm.estimate_transition(catalogue, out=fit, compare=False, **CASES[case])
     options = tm.ReportOptions(catalogue=catalogue, maps=0, bootstrap=0)
@@ -60,7 +62,14 @@ def test_the_page_has_the_numbers_of_its_estimate(world, case):
     low, high = estimate.fraction_range["disk"]
     value, spans = f"{estimate.fit.class_fractions[1]:.3f}", f"{low:.3f} to {high:.3f}"
     from_gold = estimate.fractions.method == "gold"
-    assert (f"{value} (range {spans})" if from_gold else f"{spans} ({value})") in content["answer"]
+    assert (f"{value} (range {spans})" in content["answer"]) == (from_gold and low < high)
+    assert (f"{spans} ({value})" in content["answer"]) != from_gold
+    assert value in content["answer"]
+    if from_gold:
+        ends = zip(*(quoted[f"population_{end}"] for end in ("low", "high")), strict=True)
+        assert all(f">{low:.3f} to {high:.3f}</td>" in page for low, high in ends)
+        *_, low, high = estimate.fractions.quoted["disk fraction"].total
+        assert f"{low:.3f} to {high:.3f}" in content["answer"]
     assert {one["code"] for one in written["findings"]} <= {*codes(report)}
     assert {finding.code for finding in report.findings if finding.severity == "problem"} <= {
         finding.code for finding in estimate.findings if finding.severity == "problem"

@@ -47,8 +47,9 @@ class QuotedFraction:
 
     @property
     def tells_apart(self) -> bool:
-        """Whether these galaxies and their population have different errors."""
-        return not np.array_equal(self.stderr, self.population_stderr, equal_nan=True)
+        """Whether these galaxies and their population have different errors, which files of version 0.2 do not say."""
+        known = bool(np.isfinite(self.population_stderr).any())
+        return known and not np.array_equal(self.stderr, self.population_stderr, equal_nan=True)
 
 
 def _number(counts: np.ndarray, b: int | None) -> str:

@@ -291,12 +291,13 @@ def _of_sample(evidence: Evidence) -> Iterator[Check]:
     if not evidence.has_galaxies:
         return
     measured = evidence.bias[evidence.observed.name]
-    yield from () if measured is None else measured.findings
+    limits = list[Finding]() if measured is None else [*measured.findings]
     if evidence.tree.intrinsic is None:
         text = "Bias is measured without intrinsic columns, so a real change of class fractions with α counts as bias."
         action = "Give columns such as luminosity, physical size and redshift (`intrinsic`)."
-        # Fractions from gold labels do not rest on how bias is measured.
-        missing = Finding("intrinsic-missing", "caution", text, action)
-        yield replace(missing, severity="note") if evidence.from_gold else missing
-    else:
+        limits.append(Finding("intrinsic-missing", "caution", text, action))
+    for finding in limits:  # fractions from gold labels do not rest on how bias is measured
+        is_note = evidence.from_gold and finding.severity == "caution"
+        yield replace(finding, severity="note") if is_note else finding
+    if evidence.tree.intrinsic is not None:
         yield "Bias measured at fixed intrinsic properties", ", ".join(evidence.options.intrinsic)

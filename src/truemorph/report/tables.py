@@ -18,7 +18,7 @@ from truemorph.report.evidence import Evidence, numbers_of_bins
 from truemorph.report.figures import by_name, capital, in_words
 from truemorph.report.measures import agreement, moved_names
 from truemorph.report.page import Table
-from truemorph.results import number, with_error
+from truemorph.results import between, number, with_error
 
 # Votes for a question that selections of published work ask for.
 _USUAL_CUT = 10
@@ -77,7 +77,7 @@ def range_cell(row: Mapping[str, Any] | None, end: str) -> str:
     if row is None:
         return "–"
     ends = np.array(row.get(f"{end}_range") or (None, None), dtype=float)
-    around = f" ({number(ends[0], '.2f')} to {number(ends[1], '.2f')})" if np.isfinite(ends).all() else ""
+    around = f" ({between(ends[0], ends[1], '.2f')})" if np.isfinite(ends).all() else ""
     return number(row[end]) + around
 
 
@@ -88,20 +88,24 @@ def bins_table(evidence: Evidence) -> Table:
     applies = own.applies
     applicable = own.of_some
     several = len(own.ratios) > 1
+    apart = any(fraction.tells_apart for fraction in own.ratios.values())
     beside = [(name, evidence.in_bins(labels)[0]) for name, labels in evidence.beside.items()]
     head = [*(["fraction"] if several else []), by_name(own.by), "galaxies"]
     head += [*([] if applicable is None else ["applies to"]), *([] if applies is None else ["gold labels"])]
-    head += ["observed", "corrected", "error", "lowest", "highest", *(name for name, _ in beside)]
+    head += ["observed", "corrected", "error", "lowest", "highest", *(["of a population"] if apart else [])]
+    head += [name for name, _ in beside]
     for name, fraction in own.ratios.items():
         for b, galaxies in enumerate(own.counts):
             cells = [*([name] if several else []), own.bin_edges(b), f"{galaxies:,}"]
             if own.gold_counts is not None:
                 cells += [] if applicable is None else [with_error(applicable.fraction[b], applicable.stderr[b], ".2f")]
                 cells += [] if applies is None else [f"{own.gold_counts[b]:,}"]
-            values = [column[b] for column in numbers_of_bins(fraction).values()]
+            cells += [number(column[b]) for column in numbers_of_bins(fraction).values()]
+            cells += [between(fraction.population_low[b], fraction.population_high[b])] if apart else []
             first = name == evidence.quantity.name
-            rows.append([*cells, *map(number, values), *(number(of[b]) if first else "–" for _, of in beside)])
-    note = f"Error: standard error. Lowest and highest: the range. Assumed: {own.assumption}."
+            rows.append([*cells, *(number(of[b]) if first else "–" for _, of in beside)])
+    note = f"Error: standard error. Lowest and highest: the range of these galaxies. Assumed: {own.assumption}."
+    note += " Of a population: the range where these galaxies are a random sample of others." if apart else ""
     if beside:
         note += f" {capital(', '.join(name for name, _ in beside))}: of {evidence.which}."
     return Table("Fractions" if several else f"{capital(evidence.quantity.name)}s", head, rows, note)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -33,7 +33,7 @@ from truemorph.report.tables import (
     range_cell,
     settings_table,
 )
-from truemorph.results import Result, percent, text_table
+from truemorph.results import Result, between, percent, text_table
 from truemorph.tables import CatalogTable, to_astropy, write_table
 
 
@@ -175,8 +175,7 @@ def sentences(evidence: Evidence) -> dict[str, str]:
     if first["corrected"] is not None:
         ends = []
         for row, place in zip(evidence.ends, _places(evidence), strict=True):
-            value, spans = percent(row["corrected"]), f"{100 * row['lowest']:.0f} to {percent(row['highest'])}"
-            ends.append(f"{value} (range {spans}){place}" if evidence.from_gold else f"{spans} ({value}){place}")
+            ends.append(_with_range(row, evidence.from_gold) + place)
         how = "with gold labels" if evidence.from_gold else "from labels alone"
         text = f"Corrected {how}, the {evidence.quantity.name} is {' and '.join(ends)}"
         text += "" if evidence.from_gold else "; in brackets by the estimate's assumption"
@@ -192,6 +191,14 @@ def sentences(evidence: Evidence) -> dict[str, str]:
     return {"headline": headline, "answer": " ".join(answer), "remark": _remark(evidence)} | _when_good(evidence)
 
 
+def _with_range(row: Mapping[str, Any], value_first: bool) -> str:
+    """A corrected fraction and its range in percent; without it, if all galaxies have gold labels."""
+    value, spans = percent(row["corrected"]), f"{100 * row['lowest']:.0f} to {percent(row['highest'])}"
+    if row["lowest"] == row["highest"]:
+        return value
+    return f"{value} (range {spans})" if value_first else f"{spans} ({value})"
+
+
 def _places(evidence: Evidence) -> list[str]:
     """Where the lowest and the highest bin are, unless that is α."""
     if evidence.fractions.by == "alpha":
@@ -203,9 +210,15 @@ def _of_all(evidence: Evidence) -> Iterator[str]:
     """The fraction of all galaxies of the estimate, and to how many the question applies."""
     total = evidence.total
     own = evidence.fractions
-    value, spans = f"{total[0]:.3f}", f"{total[1]:.3f} to {total[2]:.3f}"
-    text = f"{value} (range {spans})" if evidence.from_gold else f"{spans} ({value})"
+    value, spans = f"{total[0]:.3f}", between(*total[1:])
+    if total[1] == total[2]:
+        text = f"{value} by gold labels of all of them"
+    else:
+        text = f"{value} (range {spans})" if evidence.from_gold else f"{spans} ({value})"
     yield f"Of all galaxies of the estimate, it is {text}."
+    if evidence.quoted.tells_apart:
+        *_, low, high = evidence.quoted.total
+        yield f"If these galaxies are a random sample of a population, its fraction is {between(low, high)}."
     if own.of_some is not None:
         yield f"The question applies to {percent(own.of_some.total[1])} of the galaxies."
 
@@ -283,7 +296,7 @@ def _headline(evidence: Evidence) -> str:
         both = f"{percent(low['labelled'])} there and {percent(high['labelled'])} where galaxies are well resolved"
         return f"{who} miss {many} {counted} galaxies where resolution is poor: the {name} is {both}."
     if corrected is not None and not lowest <= low["labelled"] <= low["highest"]:
-        value = f"corrected, it is {percent(corrected)} (range {100 * lowest:.0f} to {percent(low['highest'])})"
+        value = f"corrected, it is {_with_range(low, True)}"
         return f"The labels show a {name} of {percent(low['labelled'])} where resolution is poor; {value}."
     course = "does not change" if abs(rise) <= 2 * error else "rises" if rise > 0 else "falls"
     both = f"{percent(low['labelled'])} in poorly and {percent(high['labelled'])} in well resolved galaxies"
