@@ -167,7 +167,7 @@ def bias_curve(evidence: Evidence) -> Illustration:
     ]
     figures = []
     for what, outcomes in panels.items():
-        axes = new_panel(6, 3.9)
+        axes = new_panel()
         for (k, name), colour in zip(classes.items(), cycle(CYCLE)):
             about = {"class": name, "what": what.replace("\n", " ")}
             for (by, transition, places, own_colour), line in zip(curves, cycle(("-", "--", ":", "-."))):
