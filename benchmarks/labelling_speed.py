@@ -61,7 +61,7 @@ def quantise(folder, images):
     model = load(folder)
     decoded = pixel_batches(sorted(images.glob("*.jpg")), model.config)
     pixels = np.concatenate([np.stack(batch) for _, batch in decoded])
-    int8.measure = lambda *_: int8.Gate(int8.GATE_IMAGES, 1.0, [0.0], 0.0, "float32")
+    int8.measure = lambda *_: int8.Gate(int8.GATE_IMAGES, 1.0, [0.0], 0.0)
     proof = int8.Proof("random weights", lambda *_: iter([(pixels, None)]))
     with contextlib.redirect_stdout(sys.stderr):  # its progress
         int8.int8_engine(model, int8.networks_of(model)[0], proof)

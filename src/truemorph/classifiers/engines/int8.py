@@ -1,8 +1,8 @@
 """Quantise networks to int8 for CPUs, and check them against float32 before use.
 
-They are compared on images that were not used for calibration: agreement of labels, class fractions in quintiles of α,
-and calibration error. A network that fails is rejected with these numbers; one that passes is kept beside the model's
-networks in float32.
+They are compared on images that were not used for calibration, question by question: agreement of labels, class
+fractions in quintiles of α, and calibration error. A network that fails is rejected with these numbers; one that passes
+is kept beside the model's networks in float32.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -17,17 +18,16 @@ from typing import Any
 
 import numpy as np
 import openvino
-import polars as pl
 from filelock import FileLock
-from scipy.special import softmax
+from scipy.special import log_softmax, softmax
 
-from truemorph.bias.curves.transitions import DISK
 from truemorph.classifiers.engines import Engine, Proof
 from truemorph.classifiers.engines.openvino import AT_ONCE, OpenVinoEngine, check_runs
 from truemorph.classifiers.engines.representation import network_files, networks_of, save_networks
 from truemorph.errors import InputError
 from truemorph.io import checksums, plain, read_json, write_json
 from truemorph.progress import progress, tell
+from truemorph.questions import Head
 
 CALIBRATION_IMAGES, GATE_IMAGES = 512, 10_000
 LEAST_AGREEMENT, MOST_FRACTION_CHANGE, MOST_CALIBRATION_CHANGE = 0.995, 0.005, 0.005
@@ -44,16 +44,14 @@ Members = tuple[list[Any], list["Alignment"]]
 class Gate:
     """Differences between a faster engine and float32, and whether they are small enough.
 
-    `fraction_changes` are those of the fraction of class 1 in quintiles of α, from labels or mean probabilities (the
-    larger); `calibration_change` that of the calibration error against gold labels ("truth") if there are any, or
-    "float32".
+    The largest of all questions: `agreement` of labels; `fraction_changes` of the fraction of a class in quintiles of
+    α, from labels or mean probabilities; `calibration_change`, the calibration error against float32.
     """
 
     images: int
     agreement: float
     fraction_changes: list[float]
     calibration_change: float
-    against: str
 
     @property
     def passed(self) -> bool:
@@ -62,94 +60,103 @@ class Gate:
             self.images >= GATE_IMAGES
             and self.agreement >= LEAST_AGREEMENT
             and max(map(abs, self.fraction_changes)) <= MOST_FRACTION_CHANGE
-            and abs(self.calibration_change) <= MOST_CALIBRATION_CHANGE
+            and self.calibration_change <= MOST_CALIBRATION_CHANGE
         )
 
-    def summary(self, counted: str) -> str:
-        """Return the differences as text; `counted` is the name of the second class."""
+    def summary(self) -> str:
+        """Return the differences as text."""
         changes = ", ".join(f"{change:+.4f}" for change in self.fraction_changes)
         return (
-            f"{self.images:,d} images, label agreement {self.agreement:.4f} (at least {LEAST_AGREEMENT}), "
-            f"{counted} fractions {changes} (at most ±{MOST_FRACTION_CHANGE}), calibration error "
-            f"{self.calibration_change:+.4f} (at most ±{MOST_CALIBRATION_CHANGE}, against {self.against})"
+            f"{self.images:,d} images, label agreement {self.agreement:.4f} (at least {LEAST_AGREEMENT}), class "
+            f"fractions {changes} (at most ±{MOST_FRACTION_CHANGE}), calibration error {self.calibration_change:.4f} "
+            f"(at most {MOST_CALIBRATION_CHANGE})"
         )
 
 
-def compare(exact: np.ndarray, fast: np.ndarray, alpha: np.ndarray, truth: np.ndarray) -> Gate:
-    """Compare the probabilities (N, 2) of a faster engine with those in float32; true classes are -1 if unknown."""
+def compare(exact: np.ndarray, fast: np.ndarray, alpha: np.ndarray, heads: Sequence[Head]) -> Gate:
+    """Compare the probabilities (N, K) of a faster engine with those in float32."""
     from truemorph.bias.metrics.scores import calibration_error
 
-    before, after = exact.argmax(axis=1), fast.argmax(axis=1)
-    changes = []
-    for part in np.array_split(np.argsort(alpha, kind="stable"), _PARTS):
-        hard = float(np.mean(after[part] == DISK) - np.mean(before[part] == DISK))
-        soft = float(fast[part, DISK].mean() - exact[part, DISK].mean())
-        changes.append(max(hard, soft, key=abs))
-    gold = truth >= 0
-    if gold.any():
-        against = "truth"
-        exact_error, fast_error = (calibration_error(truth[gold] == DISK, p[gold, DISK]) for p in (exact, fast))
-        change = fast_error - exact_error
-    else:
-        change, against = calibration_error(exact[:, DISK], fast[:, DISK]), "float32"
-    return Gate(len(exact), float(np.mean(before == after)), changes, change, against)
+    quintiles = np.array_split(np.argsort(alpha, kind="stable"), _PARTS)
+    agreements, changes, errors = list[float](), list[list[float]](), list[float]()
+    for before, after, numbers in ((exact[:, head.part], fast[:, head.part], head.numbers) for head in heads):
+        labels, now = before.argmax(axis=1), after.argmax(axis=1)
+        agreements.append(float(np.mean(labels == now)))
+        for k in numbers:
+            moved = np.stack([1.0 * (now == k) - (labels == k), after[:, k] - before[:, k]])
+            changes.append([max(moved[:, part].mean(axis=1).tolist(), key=abs) for part in quintiles])
+            errors.append(calibration_error(before[:, k], after[:, k]))
+    largest = [max(of_classes, key=abs) for of_classes in zip(*changes, strict=True)]
+    return Gate(len(exact), min(agreements), largest, max(errors))
 
 
 def calibration_images(proof: Proof) -> np.ndarray:
-    """Read images for calibration, shape (512, S, S, 3), or fewer if there are fewer."""
+    """Read images for calibration, shape (512, S, S, 3); an error if there are fewer, and too few to compare."""
     batches = [pixels for pixels, _ in proof.images(_EVERY, True, CALIBRATION_IMAGES)]
-    if not batches:
-        raise InputError(f"{proof.name}: no readable image to calibrate int8; give more images")
+    if sum(map(len, batches)) < CALIBRATION_IMAGES:
+        raise _too_few(proof)
     return np.concatenate(batches)
+
+
+def _too_few(proof: Proof) -> InputError:
+    return InputError(
+        f"{proof.name}: int8 is tested on {GATE_IMAGES:,d} readable images, beside {CALIBRATION_IMAGES} that "
+        "calibrate it, and there are fewer; give more with `gate` (simulated images are fine)"
+    )
 
 
 def measure(model: Any, proof: Proof, fast: Engine) -> Gate:
     """Compare an engine with torch on 10,000 images that were not used for calibration; an error if there are fewer."""
-    frames, exact_p, fast_p = [], list[np.ndarray](), list[np.ndarray]()
+    alpha, exact_p, fast_p = list[np.ndarray](), list[np.ndarray](), list[np.ndarray]()
     with progress(GATE_IMAGES, "int8 against fp32", "img") as bar:
         for pixels, frame in proof.images(_EVERY, False, GATE_IMAGES):
             exact_p.append(model.probabilities(pixels))
             fast_p.append(np.mean([fast.member(pixels, member) for member in range(len(model.members))], axis=0))
-            frames.append(frame)
+            alpha.append(frame["alpha"].to_numpy())
             bar.update(len(pixels))
-    n = sum(map(len, frames))
-    if n < GATE_IMAGES:
-        raise InputError(
-            f"{proof.name}: int8 is tested on {GATE_IMAGES:,d} images that were not used for calibration, but only "
-            f"{n:,d} are available; give more with `gate` (simulated images are fine)"
-        )
-    rows = pl.concat(frames)
-    truth = rows["gold"].fill_null(-1).to_numpy() if "gold" in rows.columns else np.full(n, -1)
-    return compare(np.concatenate(exact_p), np.concatenate(fast_p), rows["alpha"].to_numpy(), truth)
+    if sum(map(len, alpha)) < GATE_IMAGES:
+        raise _too_few(proof)
+    return compare(np.concatenate(exact_p), np.concatenate(fast_p), np.concatenate(alpha), model.heads)
 
 
-def _logit(p: np.ndarray) -> np.ndarray:
-    """Log-odds of the second class, shape (N,)."""
-    first, second = np.log(np.maximum(p, _LEAST)).T
-    return second - first
+def _log_odds(p: np.ndarray) -> np.ndarray:
+    """Log-odds of each class relative to the first, shape (N, K)."""
+    log_p = np.log(np.maximum(p, _LEAST))
+    return log_p - log_p[:, :1]
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """Change the log-odds of the second class to scale · log-odds + shift."""
+    """Change the log-odds of each question's classes to scale · log-odds + shift."""
 
-    scale: float
-    shift: float
+    heads: Sequence[Head]
+    numbers: list[list[float]]  # of each question: the scale, and the shift of each class but the first
 
     @classmethod
-    def fit(cls, fast: np.ndarray, exact: np.ndarray) -> Alignment:
-        """Fit `fast` to `exact`, both (N, 2), by minimum cross-entropy, which makes their mean probabilities equal."""
-        from truemorph.bias.regression.maximum import fit_softmax
+    def fit(cls, fast: np.ndarray, exact: np.ndarray, heads: Sequence[Head]) -> Alignment:
+        """Fit `fast` to `exact`, both (N, K), by minimum cross-entropy, which makes their mean probabilities equal."""
+        from scipy.optimize import minimize  # takes a second
 
-        design = np.column_stack([np.ones(len(fast)), _logit(fast)])
-        coefficients, _ = fit_softmax(design, exact, np.zeros(2), np.ones(len(fast)))
-        shift, scale = map(float, coefficients[0])
-        return cls(scale, shift)
+        numbers = []
+        for head in heads:
+            log_odds, wanted = _log_odds(fast[:, head.part]), exact[:, head.part]
+
+            def loss(x: np.ndarray, z: np.ndarray = log_odds, wanted: np.ndarray = wanted) -> tuple[float, np.ndarray]:
+                log_p = log_softmax(x[0] * z + [0, *x[1:]], axis=1)
+                residual = np.exp(log_p) - wanted
+                slopes = [np.sum(residual * z), *residual[:, 1:].sum(axis=0)]
+                return -np.sum(wanted * log_p) / len(z), np.array(slopes) / len(z)
+
+            found = minimize(loss, [1.0] + [0.0] * (wanted.shape[1] - 1), jac=True, method="BFGS", tol=1e-9)
+            numbers.append(found.x.tolist())
+        return cls(heads, numbers)
 
     def __call__(self, p: np.ndarray) -> np.ndarray:
-        """Return the aligned probabilities, shape (N, 2)."""
-        aligned = self.scale * _logit(p) + self.shift
-        return softmax(np.column_stack([np.zeros(len(p)), aligned]), axis=1)
+        """Return the aligned probabilities, shape (N, K)."""
+        aligned = np.empty_like(p)
+        for head, (scale, *shifts) in zip(self.heads, self.numbers, strict=True):
+            aligned[:, head.part] = softmax(scale * _log_odds(p[:, head.part]) + [0, *shifts], axis=1)
+        return aligned
 
 
 def quantised(network: Any, pixels: np.ndarray) -> Any:
@@ -183,7 +190,8 @@ def int8_members(model: Any, pixels: np.ndarray) -> Members:
     networks = [quantised(openvino.Core().read_model(file), pixels) for file in files]
     rough = OpenVinoEngine(networks, "int8")
     exact, members = model.member_probabilities, range(len(files))
-    return networks, [Alignment.fit(rough.member(pixels, member), exact(pixels, member)) for member in members]
+    pairs = ((rough.member(pixels, member), exact(pixels, member)) for member in members)
+    return networks, [Alignment.fit(*pair, model.heads) for pair in pairs]
 
 
 def int8_engine(model: Any, folder: Path, proof: Proof | None) -> OpenVinoEngine:
@@ -207,7 +215,7 @@ def passed_int8(model: Any, folder: Path) -> Members | None:
         made = {"model_hash": model.model_hash, "openvino": version("openvino"), "sha256": sums}
         if stored != stored | made or not Gate(**{field.name: stored[field.name] for field in fields(Gate)}).passed:
             return None
-        alignments = [Alignment(**alignment) for alignment in stored["alignments"]]
+        alignments = [Alignment(model.heads, numbers) for numbers in stored["aligned"]]
         return [core.read_model(place / f"member-{member}.xml") for member in range(len(model.members))], alignments
     except (OSError, ValueError, LookupError, TypeError, RuntimeError):  # damaged: make them again
         return None
@@ -215,13 +223,11 @@ def passed_int8(model: Any, folder: Path) -> Members | None:
 
 def _made(model: Any, proof: Proof | None, place: Path) -> Members:
     """Make networks, test them, and keep them in a folder."""
-    if len(model.classes) != 2:
-        raise InputError(f"int8 is for models of two classes; this one has {len(model.classes)}; use bf16")
     if proof is None:
         raise InputError(f"{place}: has no int8 networks that were tested for this model; give images with `gate`")
     networks, alignments = int8_members(model, calibration_images(proof))
     gate = measure(model, proof, OpenVinoEngine(networks, "int8", alignments))
-    measured = gate.summary(model.classes[1])
+    measured = gate.summary()
     tell(f"int8 {'passed' if gate.passed else 'failed'}: {measured}")
     if not gate.passed:
         raise InputError(f"int8 is not accurate enough for this model: {measured}; use bf16")
@@ -229,7 +235,7 @@ def _made(model: Any, proof: Proof | None, place: Path) -> Members:
     place.mkdir()
     save_networks(networks, place)
     about = {"model_hash": model.model_hash, "openvino": version("openvino"), "source": proof.name}
-    about = plain({**about, **asdict(gate), "alignments": [asdict(alignment) for alignment in alignments]})
+    about = plain({**about, **asdict(gate), "aligned": [alignment.numbers for alignment in alignments]})
     # Last, because without this file the folder is not used.
     write_json(place / _GATE, {**about, "sha256": checksums(place, _GATE, about, network_files(len(networks)))})
     return networks, alignments
