@@ -200,6 +200,58 @@ def test_naive_training_takes_the_majority_path_as_correct(survey):
     assert "posterior_label_bar" not in table.columns
 
 
+@pytest.fixture(scope="module")
+def stages(survey):
+    """A catalogue of three answers without a decision tree, and its estimate from gold labels."""
+    rng, source = np.random.default_rng(4), pl.read_parquet(survey / "catalogue.parquet")
+    kind = rng.choice(3, source.height, p=(0.5, 0.3, 0.2))
+    chances = np.array([[0.8, 0.15, 0.05], [0.3, 0.5, 0.2], [0.2, 0.3, 0.5]])[kind]
+    counts = np.array([rng.multinomial(15, chance) for chance in chances])
+    names = pl.Series(kind).replace_strict(dict(enumerate(STAGES)), return_dtype=pl.String)
+    columns = {f"n_{name}": counts[:, k] for k, name in enumerate(STAGES)}
+    table = source.select("object_id", "alpha", "M_r").with_columns(expert=names, **columns)
+    answers = ",".join(f"{name}=n_{name}" for name in STAGES)
+    path = survey / "stages.parquet"
+    options = {"question": "stage", "answers": answers, "id": "object_id", "alpha": "alpha", "gold": "expert"}
+    tm.prepare_catalogue(table, images=survey / "images", out=path, **options)
+    tm.estimate_transition(path, gold="gold", out=survey / "stages.json")
+    return path
+
+
+STAGES = ("none", "minor", "major")
+OF_STAGES = {
+    "through T": {"settings": TINY | {"epochs": 1}},
+    "naive": {"labels": "naive", "settings": TINY | {"epochs": 1}},
+    "gold alone": {"labels": "gold", "settings": TINY | {"epochs": 1}},
+    "logistic": {"preset": "dcv14", "settings": {"features": ["M_r"], "folds": 2}},
+}
+
+
+@pytest.mark.parametrize("way", OF_STAGES)
+def test_three_answers_without_a_tree_are_learned_labelled_and_shown(way, stages, survey):
+    run, options = survey / f"stages {way}", OF_STAGES[way]
+    estimate = () if "labels" in options else survey / "stages.json"
+    model = tm.train_classifier(stages, transition=estimate, out=run, **options).model
+    (head,) = model.heads
+    assert (head.question, head.classes, head.numbers) == ("stage", STAGES, (0, 1, 2))
+    labels = tm.label_galaxies(run, stages, out=survey / f"stages {way}.parquet").out
+    p = pl.read_parquet(labels).select(columns_of("p", STAGES)).to_numpy()
+    np.testing.assert_allclose(p.sum(axis=1), 1)
+    assert f"stages {way}" in tm.measure_bias(stages, labels=[labels]).to_dict()["results"]
+    helped = tm.estimate_transition(stages, gold="gold", labels=[labels])
+    assert helped.about["other_labels"] == [f"stages {way}"]
+    options = tm.ReportOptions(catalogue=stages, maps=0, bootstrap=0)
+    report = tm.write_report(run, survey / "stages.json", out=survey / "stages.html", options=options)
+    (question,) = report.content["questions"]
+    assert {f"stages {way}: labels", "gold labels"} <= {row["labels"] for row in question["table"]}
+
+
+def test_three_answers_without_gold_labels_are_refused(stages, survey):
+    for options in ({"settings": TINY}, {"preset": "dcv14", "settings": {"features": ["M_r"]}}):
+        with pytest.raises(InputError, match="gold"):
+            tm.train_classifier(stages, out=survey / "refused", **options)
+
+
 def test_an_unfinished_run_of_another_question_is_not_resumed(survey, tmp_path, monkeypatch):
     options = {"labels": "naive", "settings": TINY | {"epochs": 1, "folds": 1}, "out": tmp_path / "naive"}
     with monkeypatch.context() as patch:

@@ -144,8 +144,8 @@ def _of_model(frame: pl.DataFrame, asked: Asked | None, classes: Sequence[str], 
         answers = columns_of("p", asked.answers[1:])
         columns = [f"p_applies_{slug(asked.question)}", *(f"{column}_given_applies" for column in answers)]
     if lacking := [column for column in columns if column not in frame.columns]:
-        what = "these classes" if asked is None else f"the question {asked.question!r}"
-        raise InputError(f"{about}: no column {lacking[0]}; give labels of a model that answers {what} (`labels`)")
+        apart = ", ".join(classes if asked is None else asked.answers[1:])
+        raise InputError(f"{about}: no column {lacking[0]}; give labels of a model that tells {apart} apart (`labels`)")
     p = numeric_columns(frame, columns, about)
     has_p, seen = np.isfinite(p).all(axis=1), np.zeros(frame.height, dtype=bool)
     if np.any((p < 0) | (p > 1)):

@@ -16,9 +16,9 @@ from truemorph.bias.curves.transitions import ANSWER_UNKNOWN, UNKNOWN, Transitio
 from truemorph.bias.fractions import unlike_labels
 from truemorph.bias.likelihood import label_columns, label_evidence, observables_of
 from truemorph.bias.sample import Sample
-from truemorph.catalogs.paths import asked_in, gold_column, path_evidence, path_labels
+from truemorph.catalogs.paths import asked_in, asked_of, gold_column, path_evidence, path_labels
 from truemorph.catalogs.question_gold import class_of_gold, told_apart
-from truemorph.catalogs.selected import GoldLabels, gold_labels, planned
+from truemorph.catalogs.selected import GoldLabels, SampleOptions, gold_labels, planned
 from truemorph.classifiers.fits import fit_catalogue
 from truemorph.classifiers.rows import Gold
 from truemorph.config import OBSERVED, RunConfig
@@ -62,12 +62,14 @@ class Learned:
 
 def learned_questions(catalogue: CatalogTable, run: RunConfig, curves: Sequence[Mapping[str, Any]]) -> list[Learned]:
     """Return the questions to learn, with T(α) of each; none for a logistic regression that fits it."""
-    questions = [None if question is None else asked_in(catalogue, question) for question in run.question or (None,)]
+    questions: list[Asked | None] = [asked_in(catalogue, question) for question in run.question]
+    questions = questions or [asked_of(catalogue, None)]
     if run.gold_alone is not None:
         return [_gold_alone(catalogue, run.gold_alone, questions[0])]
     if run.naive:
         return [Learned(asked, *_correct(asked, "observed labels are correct (naive training)")) for asked in questions]
     if not curves and run.training.classifier != "network":
+        SampleOptions().check(catalogue, questions[0])
         return [Learned(None, {}, None)]
     is_given = bool(curves)
     if not is_given:

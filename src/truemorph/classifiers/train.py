@@ -20,7 +20,7 @@ import polars as pl
 
 from truemorph._version import __version__, installed_versions
 from truemorph.bias.files import transition_described
-from truemorph.catalogs.catalogue import classes_of, image_folder, read_catalogue
+from truemorph.catalogs.catalogue import image_folder, label_classes, read_catalogue
 from truemorph.catalogs.label_sets import ONE_CLASS, nearly_one_class
 from truemorph.catalogs.sampling import TRAIN, VALIDATION
 from truemorph.classifiers.checkpoint import UNFINISHED, check_model_folder, load, save_classifier
@@ -223,7 +223,7 @@ def _training_rows(catalogue: CatalogTable, run: RunConfig, learned: Sequence[Le
         frame,
         inputs,
         evidence,
-        label=classes_of(catalogue),
+        label=label_classes(catalogue),
         questions=tuple(question.asked for question in learned),
         gold=gold_evidence(learned, catalogue, frame),
     )

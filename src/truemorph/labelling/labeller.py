@@ -195,6 +195,6 @@ def _chances(head: Head, p: np.ndarray) -> dict[str, Any]:
     out: dict[str, Any] = dict(zip(columns_of("p", head.columns), p.T, strict=True))
     if head.question is not None:
         answers = p[:, head.numbers]
-        out[head.name("p_applies")] = applies = answers.sum(axis=1)
+        out[head.name("p_applies")] = applies = np.minimum(answers.sum(axis=1), 1.0)  # not 1 + 2e-16
         out |= zip(_given_applies(head), answers.T / np.maximum(applies, 1e-300), strict=True)
     return out | {head.name("label"): _named(head, np.argmax(p, axis=1))}
