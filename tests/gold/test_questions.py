@@ -290,6 +290,22 @@ def test_gold_labels_of_a_pilot_for_a_question_stay(answered, tmp_path):
     assert frame["gold_probability_bar"].to_numpy() == pytest.approx(plan.frame["probability"].to_numpy())
 
 
+def test_gold_labels_in_hand_of_a_question_are_none_of_the_questions_before_it(bars, pilot, tmp_path):
+    (_, truth), (catalogue, known) = bars, pilot
+    plan = tm.plan_gold(catalogue, question="bar", budget=60, bins=2, out=tmp_path / "plan")
+    rows = plan.frame["position"].is_not_null()
+    ids = plan.frame["object_id"].filter(rows).to_list()
+    give(plan.out, "Ann", dict(zip(ids, np.array(ENDS)[truth[rows.to_numpy()]], strict=True)))
+    frame = tm.import_gold(plan.out, catalogue=catalogue, out=tmp_path / "gold.parquet").catalogue.frame
+    assert set(frame.drop_nulls("gold")["object_id"].cast(pl.String)) == set(ids)
+    assert frame["gold_bar"].count() == known.sum() + len(ids)
+    drawn = plan.frame["probability"] - plan.frame["before"]
+    assert frame["gold_probability"].to_numpy() == pytest.approx(drawn.to_numpy())
+    assert frame["gold_probability_bar"].to_numpy() == pytest.approx(plan.frame["probability"].to_numpy())
+    weights = 1 / frame.drop_nulls("gold")["gold_probability"]
+    assert weights.sum() == pytest.approx(frame.height, rel=0.2)
+
+
 @pytest.mark.slow
 def test_people_agree_on_four_classes(of_bars, tmp_path):
     folder, classes = of_bars
