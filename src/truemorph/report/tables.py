@@ -38,11 +38,11 @@ def fraction_rows(evidence: Evidence) -> list[dict[str, Any]]:
             about = {"question": question, "fraction": name}
             if fractions is evidence.fractions:
                 rows.append(about | {"labels": "observed"} | _at_ends(quoted, "labelled"))
-            value, low, high = (_at_ends(quoted, part) for part in ("fraction", "low", "high"))
+            corrected, low, high = (_at_ends(quoted, part) for part in ("fraction", "low", "high"))
             if name == evidence.quantity.name and fractions is evidence.fractions:
-                value["all"], low["all"], high["all"] = evidence.total
+                corrected["all"], low["all"], high["all"] = evidence.total
             ranges = {f"{end}_range": (low[end], high[end]) for end in ENDS}
-            rows.append(about | {"labels": labels} | value | ranges)
+            rows.append(about | {"labels": labels} | corrected | ranges)
     for name, label_set in evidence.beside.items():
         value = evidence.in_bins(label_set)[0]
         about = {"question": question, "fraction": evidence.quantity.name, "labels": name}
