@@ -1,4 +1,4 @@
-"""Mergers through every command: each name and text comes from the catalogue's classes."""
+"""Mergers instead of disks: each name and text comes from the catalogue's classes."""
 
 import json
 import re
@@ -8,13 +8,9 @@ import polars as pl
 import pytest
 
 import truemorph as tm
-from conftest import TINY, refused, run
-from gold.conftest import give
+from conftest import refused, run
 from truemorph import RayleighTransition, load, read_table
 from truemorph.catalogs.catalogue import read_catalogue
-from truemorph.gold.answers import read_answers
-from truemorph.gold.plan import read_plan
-from truemorph.gold.session import open_session
 
 CLASSES = ("none", "merger")
 DCV14 = {"preset": "dcv14", "settings": {"features": ["mass"], "folds": 2}}
@@ -60,12 +56,6 @@ def model(mergers):
     return out
 
 
-def test_bias_is_that_of_the_merger_fraction(mergers):
-    found = tm.measure_bias(mergers, bootstrap=5)
-    assert found.quantity == found.plot().get_ylabel() == "merger fraction"
-    assert silent(found.summary(), json.dumps(found.to_dict()))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"gold": "expert"}, {"gold": "expert", "family": "matrix", "compare": False}])
 def test_estimates_of_the_merger_fraction(mergers, options, tmp_path):
@@ -107,54 +97,6 @@ def test_a_model_of_other_classes_and_its_labels(capsys, mergers, model, tmp_pat
     assert tm.plan_gold(mergers, budget=60, labels=found.out).quantity == "merger fraction"
 
 
-def test_gold_labels_train_a_model_and_define_its_classes(mergers, tmp_path):
-    model = tm.train_classifier(mergers, out=tmp_path, labels="expert", **DCV14).model
-    assert model.described["catalogue"]["gold_definition"] == "merger: expert is 1"
-    assert "merger: merger" not in model.summary()
-    assert silent(model.summary())
-
-
-@pytest.mark.slow
-def test_a_plan_of_gold_labels_and_their_import(capsys, mergers, tmp_path):
-    folder, out = tmp_path / "gold", tmp_path / "out.parquet"
-    assert "merger fraction" in told(capsys, "gold", "plan", mergers, "--budget", 100, "--out", folder)
-    assert silent((folder / "plan.json").read_text())
-    truth = dict(read_catalogue(mergers).frame.select("object_id", "expert").rows())
-    words = {one: CLASSES[truth[one]] for one in read_plan(folder)[1]["object_id"]}
-    give(folder, "Ann", words)
-    assert set(read_answers(folder)["answer"]) == set(CLASSES)
-    twins = list(open_session(folder, twins=30).twins)
-    give(folder, "Ann", {twin: "none" if k < 10 else words[twin] for k, twin in enumerate(twins)}, "twin")
-    mergers_among_them = sum(words[twin] == "merger" for twin in twins)
-    missed = sum(words[twin] == "merger" for twin in twins[:10])
-    found = json.loads(told(capsys, "gold", "import", folder, "--out", out, "--json"))
-    assert (found["none"], found["merger"]) == tuple(list(words.values()).count(one) for one in CLASSES)
-    assert found["agreement"]["twins"] == {
-        "mergers": mergers_among_them, "called_none": pytest.approx(missed / mergers_among_them),
-    }  # fmt: skip
-    table = read_catalogue(out)
-    assert table.metadata["gold_definition"].startswith("merger: two nuclei, or tails")
-    assert table.metadata["gold_experts"]["mergers"] == mergers_among_them
-    known = table.frame.drop_nulls("gold")
-    assert dict(known.select("object_id", "gold").rows()) == {word: truth[word] for word in words}
-
-
-@pytest.mark.slow
-def test_the_page_for_gold_labels_offers_the_classes(mergers, tmp_path):
-    testclient = pytest.importorskip("starlette.testclient", reason="starlette is not installed")
-    from truemorph.gold.server import make_app
-
-    tm.plan_gold(mergers, budget=60, out=tmp_path)
-    client = testclient.TestClient(make_app(open_session(tmp_path), "token"), "http://127.0.0.1")
-    state = client.get("/token/state", params={"name": "Ann"}).json()
-    assert (state["classes"], state["definition"]) == (list(CLASSES), "two nuclei, or tails")
-    assert silent(client.get("/token/").text)
-    answers = {one: client.post("/token/answer", params={"name": "Ann", "item": 0, "answer": one}) for one in CLASSES}
-    assert {answer.status_code for answer in answers.values()} == {200}
-    assert read_answers(tmp_path)["answer"].to_list() == ["merger"]
-    assert client.post("/token/answer", params={"name": "Ann", "item": 0, "answer": "disk"}).status_code == 400
-
-
 def test_a_table_of_gold_labels_has_the_classes_or_numbers(capsys, mergers, tmp_path):
     """The words of other classes are mistakes, not synonyms."""
     ids = read_catalogue(mergers).frame["object_id"].to_list()
@@ -166,18 +108,6 @@ def test_a_table_of_gold_labels_has_the_classes_or_numbers(capsys, mergers, tmp_
     err = refused(capsys, "gold", "import", tmp_path / "spirals.csv", *arguments)
     assert "none, merger" in err
     assert silent(err)
-
-
-@pytest.mark.slow
-def test_a_network_of_other_classes(capsys, mergers, tmp_path):
-    pytest.importorskip("lightning")
-    options = {"preset": "quick", "transition": "rayleigh:9", "settings": TINY | {"epochs": 1, "folds": 1}}
-    found = tm.train_classifier(mergers, out=tmp_path / "model", **options)
-    history = pl.read_csv(tmp_path / "model" / "history.csv")
-    assert {f"fraction_merger_{fifth}" for fifth in range(1, 6)} <= set(history.columns)
-    assert silent(found.summary(), capsys.readouterr().err, " ".join(history.columns))
-    picture = np.zeros((2, 32, 32, 3), np.uint8)
-    assert found.model.predict(picture).columns == ["image", "p_none", "p_merger", "label", "problem"]
 
 
 @pytest.mark.parametrize("names", ["merger,merger", "none,label", "no-merger,no merger", "?,merger"])

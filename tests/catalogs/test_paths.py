@@ -502,3 +502,5 @@ def test_an_estimate_of_a_question_labels_a_catalogue(catalogue, estimated, tmp_
     np.testing.assert_allclose(labels.select(columns).to_numpy(), after, atol=1e-12)
     assert labels["posterior_label_bar"].to_list() == [asked.classes[k] for k in after.argmax(axis=1)]
     assert labels["observed_label_bar"].to_list() == frame["label_bar"].to_list()
+    by_gold = labels.select(columns_of("regression", asked.answers))
+    np.testing.assert_allclose(by_gold.sum_horizontal(), 1, rtol=1e-6)

@@ -105,16 +105,6 @@ def test_labels_of_all_questions_in_one_pass(both, survey):
         assert given["estimate_low"] < given["estimate"] < given["estimate_high"]
 
 
-def test_an_estimate_labels_the_answers_to_its_question(survey):
-    path = survey / "catalogue.parquet"
-    table = pl.read_parquet(tm.label_galaxies(survey / "bar.json", path, out=survey / "estimated.parquet").out)
-    answers = ["regression_does_not_apply", "regression_bar", "regression_no_bar"]
-    np.testing.assert_allclose(table.select(answers).sum_horizontal(), 1, rtol=1e-6)
-    bar = pl.read_parquet(path)["truth_bar"] == "bar"
-    assert table["regression_bar"].filter(bar).mean() > 3 * table["regression_bar"].filter(~bar).mean()
-    assert "posterior_bar" in table.columns
-
-
 @pytest.fixture(scope="module")
 def with_label(survey):
     """One network for smooth or disk, and for bars."""
