@@ -19,7 +19,6 @@ from truemorph import (
     posterior,
     prepare_catalogue,
     read_tree,
-    train_classifier,
     write_report,
 )
 from truemorph.catalogs.paths import path_observations
@@ -486,8 +485,6 @@ def test_the_first_question_is_the_label_however_many_answers_it_has(tmp_path):
     assert plans[0].selected.equals(plans[1].selected)
     with pytest.raises(InputError, match="stage"):
         write_report(out=tmp_path / "page.html", options=ReportOptions(catalogue=tmp_path / "stages.parquet"))
-    with pytest.raises(InputError, match="3 classes"):
-        train_classifier(catalogue, out=tmp_path / "m", labels="naive", preset="dcv14")
     with pytest.raises(InputError):
         prepare_catalogue(table, smooth="n0", disk="n1", classes="a,b,c", id="id", alpha="a")
 
