@@ -34,7 +34,7 @@ myst_links_external_new_tab = True
 # Notebooks run at each build, from an empty folder. Their progress lines are left out.
 nb_execution_mode = "force"
 nb_execution_in_temp = True
-nb_execution_timeout = 300
+nb_execution_timeout = 1200
 nb_execution_raise_on_error = True
 nb_output_stderr = "remove"
 nb_merge_streams = True
