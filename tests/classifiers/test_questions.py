@@ -238,7 +238,7 @@ def test_three_answers_without_a_tree_are_learned_labelled_and_shown(way, stages
 
 def test_three_answers_without_gold_labels_are_refused(stages, survey):
     for options in ({"settings": TINY}, {"preset": "dcv14", "settings": {"features": ["M_r"]}}):
-        with pytest.raises(InputError, match="gold"):
+        with pytest.raises(InputError, match="`gold`"):
             tm.train_classifier(stages, out=survey / "refused", **options)
 
 

@@ -218,11 +218,11 @@ def with_gold(
     """
     table, findings = _joined(catalogue, answers, plan, columns[0])
     for other in columns[1:]:  # of questions on the way
+        drawn = plan
         if plan is not None and other.columns[0] not in table.frame.columns:  # labels in hand do not answer these
-            drawn_now = pl.col("probability") - pl.col("before")
-            table, _ = _joined(table, answers, plan.with_columns(before=pl.lit(0.0), probability=drawn_now), other)
-        else:
-            table, _ = _joined(table, answers, plan, other)
+            now = pl.col("probability") - pl.col("before")
+            drawn = plan.with_columns(before=pl.lit(0.0), probability=now)
+        table, _ = _joined(table, answers, drawn, other)
     names = {name for gold in columns for name in gold.columns}.intersection(table.frame.columns) - set(_COLUMNS)
     described = table.descriptions | {name: described_path(name) for name in names}
     return replace(table, path=None, descriptions=described), findings

@@ -194,7 +194,7 @@ def sentences(evidence: Evidence) -> dict[str, str]:
 def _with_range(row: Mapping[str, Any], value_first: bool) -> str:
     """A corrected fraction and its range in percent; without it, if all galaxies have gold labels."""
     value, spans = percent(row["corrected"]), f"{100 * row['lowest']:.0f} to {percent(row['highest'])}"
-    if row["lowest"] == row["highest"]:
+    if value_first and row["lowest"] == row["highest"]:
         return value
     return f"{value} (range {spans})" if value_first else f"{spans} ({value})"
 
@@ -211,8 +211,8 @@ def _of_all(evidence: Evidence) -> Iterator[str]:
     total = evidence.total
     own = evidence.fractions
     value, spans = f"{total[0]:.3f}", between(*total[1:])
-    if total[1] == total[2]:
-        text = f"{value} by gold labels of all of them"
+    if evidence.from_gold and total[1] == total[2]:
+        text = f"{value}, by their gold labels"
     else:
         text = f"{value} (range {spans})" if evidence.from_gold else f"{spans} ({value})"
     yield f"Of all galaxies of the estimate, it is {text}."

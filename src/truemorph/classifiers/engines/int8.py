@@ -44,8 +44,8 @@ Members = tuple[list[Any], list["Alignment"]]
 class Gate:
     """Differences between a faster engine and float32, and whether they are small enough.
 
-    The largest of all questions: `agreement` of labels; `fraction_changes` of the fraction of a class in quintiles of
-    α, from labels or mean probabilities; `calibration_change`, the calibration error against float32.
+    Of the question that differs most: `agreement` of labels; `fraction_changes`, of the fraction of a class in
+    quintiles of α, from labels or mean probabilities; `calibration_change`, the calibration error against float32.
     """
 
     images: int
