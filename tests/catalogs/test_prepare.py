@@ -160,7 +160,9 @@ def test_gold_labels_from_a_rule_or_a_column():
     assert got.frame["gold"].to_list() == [None, 0, 1] * 20
     assert got.metadata["gold_definition"] == "disk: gold is 1"
     names = pl.Series(["", "smooth", "disk"] * 20)
-    assert prepare(full(expert=names), gold="expert").catalogue.frame["gold"].to_list() == [None, 0, 1] * 20
+    named = prepare(full(expert=names), gold="expert").catalogue
+    assert named.frame["gold"].to_list() == [None, 0, 1] * 20
+    assert named.metadata["gold_definition"] == "disk: expert is disk"
     unasked = prepare(full(gold=classes))
     assert unasked.catalogue.frame["gold_input"].to_list() == classes.tolist()
     assert "gold-column-kept" in codes(unasked)

@@ -125,7 +125,8 @@ def gold_of_label(frame: pl.DataFrame, root: Asked, rule: str, second: str, sour
         return gold_classes(frame, rule, second, source)
     read = gold_of_question(frame, root, rule, source)
     labels = labels_of_answers(root)[np.maximum(read.numbers, 0)]
-    return replace(read, numbers=np.where(read.numbers > 0, labels, UNKNOWN))
+    what = f"{read.rule} is {second}" if read.rule in frame.columns else read.rule.removeprefix(f"{second}:").strip()
+    return replace(read, numbers=np.where(read.numbers > 0, labels, UNKNOWN), definition=f"{second}: {what}")
 
 
 def _of_names(names: pl.Series, asked: Asked, rule: str, columns: list[str], findings: list[Finding]) -> GoldLabels:
