@@ -99,7 +99,7 @@ class ByFeatures:
         found = self.features(images)
         self.centre = found.mean(axis=0)
         self.axes = np.linalg.svd(found - self.centre, full_matrices=False)[2][:16].T
-        like = SimpleNamespace(uses_images=False, config=SimpleNamespace(features=list(map(str, range(16)))))
+        like = SimpleNamespace(uses_images=False, features=list(map(str, range(16))))
         like.held_out = self.projected(images)
         self.comparison = Comparison.of(like, False)
 

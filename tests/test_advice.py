@@ -284,7 +284,7 @@ def test_gold_labels_from_better_images(asked, tmp_path, estimated):
 def test_the_experts_own_bias_measured_with_degraded_copies(asked, tmp_path):
     table, same, _ = asked
     before = imported(table, same, tmp_path, "same-images").catalogue
-    measured = before.metadata | {"gold_experts": {"upper": 7.0}}  # as `import_gold` finds it with twins
+    measured = before.metadata | {"gold_experts": {"upper": 7.0, "theta": 5.0}}  # as before 0.3
     after = CatalogTable(before.frame, before.units, measured)
     return estimate(before, gold="gold"), estimate(after, gold="gold")
 

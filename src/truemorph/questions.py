@@ -530,6 +530,11 @@ class Asked:
         return tuple(sorted(shown, key=lambda k: (not shown[k], k)))
 
     @cached_property
+    def answers_by_gold(self) -> list[str]:
+        """What a gold label of the question is for each path."""
+        return [path.answer or NOT_APPLICABLE for path in self.paths]
+
+    @cached_property
     def numbers(self) -> dict[str, int]:
         """Number of each answer of the tree to this question."""
         return {path.answer: n for path, n in zip(self.paths, self.answers_of_paths, strict=True) if path.answer}

@@ -1,11 +1,14 @@
 """Gold labels of galaxies that were selected with known probabilities, and of galaxies whose class is in doubt."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import truemorph as tm
 from conftest import binned, codes, labels_through
 from truemorph import RayleighTransition, debiased_fractions, fit_transition
+from truemorph.bias.curves.misses import MissesTransition
 from truemorph.bias.estimate import make_estimate
 from truemorph.bias.sample import Sample
 from truemorph.catalogs.catalogue import read_catalogue
@@ -108,6 +111,37 @@ def test_the_range_reaches_the_truth_that_experts_miss():
     assert np.all((found.low[:, 1] < true) & (true < found.high[:, 1]))
     np.testing.assert_allclose(found.low[:, 0], 1 - found.high[:, 1], atol=0.01)
     np.testing.assert_array_equal(found.fractions, plain.fractions)
+
+
+@pytest.mark.parametrize("draws", [3, pytest.param(40, marks=pytest.mark.slow)])
+def test_ranges_of_a_question_contain_the_bars_that_experts_miss(draws):
+    """Experts call bars "no bar", and galaxies without one smooth; without their own T(α), ranges are too low."""
+    names, n = ("other", "other", "no bar", "bar", "other"), 6000
+    given = {"bins": 4, "quantities": tm.Asked.named(tm.read_tree("gz2"), "bar", names).quantities}
+    own = MissesTransition((0.0, 5.0, 7.0), ((0.0, 0.5, 0.5), (1.0, 0.0, 0.0), (0.2, 0.8, 0.0)))
+    inside = {"without": [], "with": [], "classes": []}
+    for seed in range(draws):
+        rng = np.random.default_rng(seed)
+        alpha, truth = rng.lognormal(2.5, 0.45, n), rng.choice(3, n, p=[0.4, 0.35, 0.25])
+
+        def seen(theta, alpha=alpha, truth=truth, rng=rng):
+            p = replace(own, theta=theta).matrix(alpha)[np.arange(n), truth]
+            return (p.cumsum(axis=1) < rng.random((n, 1))).sum(axis=1)
+
+        labels, known = seen((0.0, 9.0, 11.0)), rng.random(n) < 0.2
+        given["gold"] = np.where(known, seen(own.theta), -1)
+        plain, found = (debiased_fractions(labels, alpha, **given, gold_transition=one) for one in (None, own))
+        assert codes(found) == ["gold-misses"]
+        np.testing.assert_array_equal(found.fractions, plain.fractions)
+        counts = np.array([binned(truth == k, alpha, 4) for k in range(3)]).T
+        bars = counts[:, 2] / counts[:, 1:].sum(axis=1)
+        for name, one in (("without", plain), ("with", found)):
+            quoted = one.ratios["bar fraction"]
+            inside[name].append((quoted.low < bars) & (bars < quoted.high))
+        inside["classes"].append((found.low < counts) & (counts < found.high))
+    assert np.mean(inside["without"]) < 0.6
+    assert np.mean(inside["with"]) > 0.9
+    assert np.mean(inside["classes"]) > 0.9
 
 
 @pytest.mark.parametrize("value", [-0.1, 0.0, 1.5, np.nan, np.inf])

@@ -19,6 +19,7 @@ from truemorph import (
     WeibullTransition,
 )
 from truemorph.bias.curves.families import FAMILIES, KNOWN_CURVES, transition_from_dict, transition_to_dict
+from truemorph.bias.curves.misses import misses_of_experts
 from truemorph.errors import InputError
 
 NAN = float("nan")
@@ -103,6 +104,26 @@ def test_rayleigh_is_eq_5_and_weibull_with_shape_2(alpha, theta, false_disk):
     np.testing.assert_allclose(
         wide.matrix(alpha), RayleighTransition(theta, false_disk).matrix(alpha), rtol=1e-6, atol=1e-9
     )
+
+
+def test_misses_of_experts_are_eq_5_and_are_spread_over_the_classes_of_an_answer():
+    """Classes of T may share an answer (smooth and edge-on: does not apply), or have two answers that were merged."""
+    disk = {"disk": {"theta": 5.0, "upper": 8.0, "called": {"smooth": 1.0}}}
+    alpha = np.array([0.5, 4.0, 9.0, 30.0])
+    for limit, theta in ((None, 5.0), ("disk", 8.0)):
+        found = misses_of_experts(disk, ["smooth", "disk"], [0, 1], limit)
+        expected = RayleighTransition(theta).matrix(alpha)
+        np.testing.assert_allclose(found.matrix(alpha), expected, rtol=1e-6)
+        np.testing.assert_allclose(found.matrix(torch.tensor(alpha)).numpy(), expected, rtol=1e-6)
+    bars = {"no": {"theta": 3.0, "called": {"n/a": 1.0}}, "bar": {"theta": 6.0, "called": {"n/a": 0.4, "no": 0.6}}}
+    apart = misses_of_experts(bars, ["n/a", "n/a", "no", "bar"], range(4))
+    assert apart.theta == (0, 0, 3, 6)
+    np.testing.assert_allclose(apart.called[2:], [[0.5, 0.5, 0, 0], [0.2, 0.2, 0.6, 0]])
+    merged = misses_of_experts(bars, ["n/a", "n/a", "no", "bar"], [0, 0, 1, 1])
+    assert merged.theta == (0, 6)
+    assert merged.called == ((0, 0), (1, 0))
+    for one in (apart, merged):
+        np.testing.assert_allclose(one.matrix(alpha).sum(axis=2), 1)
 
 
 @given(alphas.filter(lambda a: a.min() > 1e-6), thetas, shapes)

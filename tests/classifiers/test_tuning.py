@@ -193,8 +193,8 @@ def test_gold_labels_of_the_estimate_are_read_with_their_probability_and_doubt(t
 def test_experts_who_miss_disks_leave_a_smooth_gold_label_in_doubt(tmp_path):
     frame = tm.simulate_catalogue(500, seed=1, gold=100)
     curve = {"family": "rayleigh", "parameters": {"theta": 11.25}, "gold_rule": "gold"}
-    metadata = {"gold_experts": {"theta": 5.0, "upper": 8.0}}
-    found = read_gold(frame, curve, tmp_path, metadata)
+    measured = {"theta": 5.0, "upper": 8.0, "called": {"smooth": 1.0}}
+    found = read_gold(frame, curve, tmp_path, {"gold_experts": {"gold": {"disk": measured}}})
     alpha = frame["alpha"].to_numpy()
     smooth, disk = (frame["gold"] == k for k in (0, 1))
     labels = RayleighTransition(11.25).flip_probability(alpha)

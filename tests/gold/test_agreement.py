@@ -7,8 +7,13 @@ import polars as pl
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from truemorph import RayleighTransition
-from truemorph.gold.agreement import agreement, combined, experts_curve, fleiss_kappa
+import truemorph as tm
+from truemorph import RayleighTransition, read_tree
+from truemorph.catalogs.paths import label_column
+from truemorph.gold.agreement import agreement, combined, fleiss_kappa, misses_on_copies
+from truemorph.gold.importing import gold_columns_of, gold_columns_of_label
+from truemorph.questions import NOT_APPLICABLE, SMOOTH_OR_DISK
+from truemorph.tables import CatalogTable
 
 CHOICES = ("smooth", "disk", "unclear", "artefact")
 # Ten subjects, 14 raters, five categories; the kappa of this standard example is 0.210.
@@ -75,7 +80,13 @@ def test_fleiss_kappa_of_the_standard_example_and_on_galaxies_that_three_people_
     assert agreement(three.filter(pl.col("annotator") != "Eve"))["fleiss"] is None
 
 
-def test_self_consistency_and_disks_that_the_same_person_calls_smooth_on_the_degraded_copy():
+def missed(answers):
+    """What copies show of two classes."""
+    gold = gold_columns_of_label(SMOOTH_OR_DISK)
+    return misses_on_copies(answers, gold.given, list(gold.classes), gold.featureless).get("disk", {})
+
+
+def test_self_consistency_and_disks_that_the_same_person_does_not_recognise_on_the_degraded_copy():
     first = {"a": "disk", "b": "disk", "c": "disk", "d": "smooth", "e": "disk"}
     repeat = {"a": "disk", "b": "smooth"}
     copy = {"a": "smooth", "b": "disk", "c": "unclear", "d": "smooth", "e": "disk"}
@@ -83,12 +94,12 @@ def test_self_consistency_and_disks_that_the_same_person_calls_smooth_on_the_deg
     answers = [("Ann", one, occasion, answer) for occasion, given in said for one, answer in given.items()]
     answers += [("Ben", "a", occasion, "smooth") for occasion in ("first", "repeat", "twin")]
     answers += [("Ben", "c", "repeat", "smooth")]
-    found = agreement(rows(*answers))
+    found, of_disks = agreement(rows(*answers)), missed(rows(*answers))
     alike = [(one["annotator"], one["repeats"], one["alike"]) for one in found["self_consistency"]]
     assert alike == [("Ann", 2, 0.5), ("Ben", 1, 1.0)]
     assert found["disagreements"] == ["a"]
-    # Ann's a, b and e: c can't be told, d is smooth on both.
-    assert found["twins"] == {"disks": 3, "called_smooth": pytest.approx(1 / 3)}
+    # Ann's a and c, which can't be told, of four; d is smooth on both.
+    assert of_disks == {"galaxies": 4, "missed": 0.5}
 
 
 def of_twins(theta, n, seed=0, disk=0.7):
@@ -107,26 +118,48 @@ def of_twins(theta, n, seed=0, disk=0.7):
 
 def test_twins_give_the_bias_curve_of_the_experts():
     """The upper limit (95 %) lies above the true θ in all but a few of 100 trials, and not far above."""
-    found = [experts_curve(of_twins(6.0, 150, seed)) for seed in range(100)]
+    found = [missed(of_twins(6.0, 150, seed)) for seed in range(100)]
     above = np.array([one["upper"] for one in found])
     assert (above > 6.0).mean() >= 0.93  # 0.975 expected, and three errors of 0.016 below
     assert np.mean(above) < 8.0
     assert abs(np.mean([one["theta"] for one in found]) - 6.0) < 0.2
-    assert all(80 < one["disks"] < 130 for one in found)
+    assert all(80 < one["galaxies"] < 130 for one in found)
 
 
 def test_limits_of_experts_who_miss_all_disks_or_none():
     """Of 28 disks none missed allows about one in ten; all missed sets no upper limit."""
-    none, every = experts_curve(of_twins(0.1, 40)), experts_curve(of_twins(500.0, 40))
+    none, every = missed(of_twins(0.1, 40)), missed(of_twins(500.0, 40))
     alpha = np.linspace(4, 14, 100)
     flips = RayleighTransition(none["upper"]).flip_probability(alpha)
     assert 0.01 < flips.mean() < 0.2
     assert every["upper"] > 100
 
 
+@pytest.mark.parametrize(("question", "never"), [("bar", NOT_APPLICABLE), ("roundness", None)])
+def test_twins_give_the_misses_of_each_answer_and_what_they_are_called(question, never):
+    """Only a class with all smooth galaxies is never missed, so that of roundness includes "does not apply"."""
+    tree = read_tree("gz2")
+    flat = tm.simulate_catalogue(10).with_columns(pl.lit("").alias(label_column(question)))
+    gold = gold_columns_of(tree, question, CatalogTable(flat))[0]
+    said = {"bar": "no bar", "no bar": "smooth"} if never else {"cigar-shaped": "in between", "disk": "in between"}
+    first = [(str(k), name) for k, name in enumerate(said) for k in range(30 * k, 30 * (k + 1))]
+    copies = [("Ann", one, "twin", said[name] if int(one) % 3 == 0 else name) for one, name in first]
+    twins = rows(*(("Ann", one, "first", name) for one, name in first), *copies).with_columns(twin_alpha=8.0)
+    found = misses_on_copies(twins, gold.given, list(gold.classes), gold.featureless)
+    assert gold.featureless == never
+    for name, other in said.items():
+        of_class = found[gold.given[name]]
+        assert of_class["galaxies"] == 30
+        assert of_class["missed"] == pytest.approx(1 / 3)
+        flip = RayleighTransition(of_class["theta"]).flip_probability(np.array([8.0]))[0]
+        assert flip == pytest.approx(1 / 3, abs=0.01)
+        others = len(gold.classes) - 1  # one miss is spread over them
+        assert of_class["called"][gold.given[other]] == pytest.approx((10 + 1 / others) / 11)
+
+
 def test_a_twin_that_several_people_saw_counts_once_and_few_give_no_curve():
     ann = of_twins(6.0, 60)
     both = pl.concat([ann, ann.with_columns(annotator=pl.lit("Ben"))])
-    assert experts_curve(both) == experts_curve(ann)
+    assert missed(both) == missed(ann)
     for few in (of_twins(6.0, 8), of_twins(6.0, 60, disk=0.0), of_people(1)):
-        assert experts_curve(few) is None
+        assert "theta" not in missed(few)

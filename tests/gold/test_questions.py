@@ -21,7 +21,7 @@ from truemorph.gold.plan import PlanOptions, make_plan, read_plan
 from truemorph.gold.server import make_app
 from truemorph.gold.session import open_session
 from truemorph.gold.strata import Strata
-from truemorph.questions import SMOOTH_OR_DISK, Quantity
+from truemorph.questions import NOT_APPLICABLE, SMOOTH_OR_DISK, Quantity
 from truemorph.tables import CatalogTable
 
 GZ2 = read_tree("gz2")
@@ -221,9 +221,36 @@ def test_answers_about_a_question_are_those_of_the_plan(of_bars):
     assert read_answers(folder)["answer"].to_list() == ["artefact"]
 
 
-def test_twins_are_for_smooth_or_disk(of_bars):
-    with pytest.raises(InputError):
-        open_session(of_bars[0], twins=4)
+def test_copies_show_how_the_experts_miss_each_answer(answered, tmp_path):
+    """Ann calls all bars "no bar" on the copies, and everything else what it is."""
+    folder, classes = answered
+    twins = {one: classes[one] for one in open_session(folder, twins=20).twins}
+    give(folder, "Ann", {one: "no bar" if name == "bar" else name for one, name in twins.items()}, "twin")
+    found = tm.import_gold(folder, out=tmp_path / "gold.parquet", gold_source="same-images")
+    experts, names = found.catalogue.metadata["gold_experts"], list(twins.values())
+    assert set(experts) == {"gold", "gold_edge_on", "gold_bar"}
+    for name, part in (("no bar", 0), ("bar", 1)):
+        assert experts["gold_bar"][name]["galaxies"] == names.count(name)
+        assert experts["gold_bar"][name]["missed"] == part
+    assert experts["gold"]["disk"]["galaxies"] == 20 - names.count("smooth")
+    assert experts["gold"]["disk"]["missed"] == 0
+    assert found.agreement["twins"] == experts["gold_bar"]
+    again = tm.import_gold(folder, catalogue=found.out, out=tmp_path / "again.parquet")
+    assert again.catalogue.metadata["gold_experts"] == experts
+
+
+def test_the_range_of_a_question_contains_what_its_experts_miss(pilot):
+    table, _ = pilot
+    missed = {"galaxies": 20, "missed": 0.3, "theta": 6.0, "upper": 9.0, "called": {"no bar": 0.7, NOT_APPLICABLE: 0.3}}
+    told = CatalogTable(table.frame, metadata=table.metadata | {"gold_experts": {"gold_bar": {"bar": missed}}})
+    given = {"question": "bar", "gold": "gold", "fraction_bins": 4}
+    before, after = (tm.estimate_transition(one, **given) for one in (table, told))
+    assert set(codes(after)) - set(codes(before)) == {"gold-misses"}
+    np.testing.assert_array_equal(after.fractions.fractions, before.fractions.fractions)
+    low, high = (one.fractions.ratios["bar fraction"] for one in (before, after))
+    assert np.all(low.high < high.high)
+    assert high.high[0] - low.high[0] > high.high[-1] - low.high[-1]  # where resolution is poor
+    assert after.about["gold_experts"] == {"bar": missed}
 
 
 @pytest.mark.slow

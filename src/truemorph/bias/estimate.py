@@ -22,8 +22,8 @@ from truemorph.bias.checks.diagnostics import (
 )
 from truemorph.bias.checks.selection import LEVEL, balance_findings, depends_on_votes, selection_findings
 from truemorph.bias.curves.families import COMPARED, family_of
-from truemorph.bias.curves.formulas import RayleighTransition
 from truemorph.bias.curves.logistic import LogisticTransition
+from truemorph.bias.curves.misses import misses_of_experts
 from truemorph.bias.curves.transitions import DISK, SMOOTH, UNKNOWN, Transition
 from truemorph.bias.files import read_arrays, read_fit, write_fit
 from truemorph.bias.fitting import settings_for, solve, with_bootstrap_errors
@@ -238,8 +238,7 @@ class Context:
     votes: np.ndarray | None = None  # fraction of votes for the second class
     seen: Mapping[str, np.ndarray] = field(default_factory=dict)  # of the images, such as depth; T leaves them out
     groups: Mapping[str, np.ndarray] = field(default_factory=dict)  # names of each galaxy's survey, or other group
-    # Definitions of α and of the labels; `gold_experts` has the `upper` limit of θ of the experts' own bias curve, as
-    # `import_gold` measures it with twins.
+    # Definitions of α and of the labels; `gold_experts`: how the experts miss each class, as `import_gold` measures it.
     about: Mapping[str, Any] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()  # on the selection of these galaxies
     by: np.ndarray | None = None  # columns to bin by, (N,) or (N, 2), or `Groups`; default α
@@ -365,13 +364,16 @@ def _in_bins(
 
     Or between edges.
     """
-    asked, experts = context.asked, context.about.get("gold_experts")
+    asked, experts = context.asked, context.about.get("gold_experts", {})
+    names = sample.classes if asked is None else asked.answers_by_gold
+    numbers = range(sample.n_classes) if asked is None else asked.answers_of_paths
+    measured = [name for name, missed in experts.items() if "upper" in missed]
     fractions = fractions_in_bins(
         sample,
         fit,
         by=context.by,
         bins=bins,
-        gold_transition=None if experts is None else RayleighTransition(experts["upper"]),
+        gold_transitions=[misses_of_experts(experts, names, numbers, name) for name in measured],
         seed=seed,
         quantities=() if asked is None else asked.quantities,
     )

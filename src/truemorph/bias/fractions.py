@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from truemorph.arrays import float_array
 from truemorph.bias.binning import Bins, Groups, default_bins, proportion_error
 from truemorph.bias.checks.selection import equal_labels, selection_findings
 from truemorph.bias.curves.formulas import RayleighTransition
-from truemorph.bias.curves.transitions import DISK, SMOOTH, UNKNOWN, Array, Transition
+from truemorph.bias.curves.transitions import DISK, UNKNOWN, Array, Transition
 from truemorph.bias.files import load_transition
 from truemorph.bias.fitting import solve
 from truemorph.bias.inversion import alternatives, inverted
@@ -118,7 +119,8 @@ def _through(
 class _Regression:
     """Regression of gold labels in bins, from which fractions follow.
 
-    `terms`, shape (N, R), are those of labels, α and what else predicts the true class.
+    `terms`, shape (N, R), are those of labels, α and what else predicts the true class. Gold labels may have T(α) of
+    their own, of which several are possible.
     """
 
     sample: Sample
@@ -126,6 +128,14 @@ class _Regression:
     terms: np.ndarray
     seed: int
     quantities: Sequence[Quantity]
+    gold_transitions: Sequence[Transition]
+
+    @cached_property
+    def missed(self) -> list[np.ndarray]:
+        """Mean p(gold label | y) in each bin by each T(α) of the gold labels, shape (B, K, K)."""
+        k = self.sample.n_classes
+        every = (transition.matrix(self.sample.alpha) for transition in self.gold_transitions)
+        return [self.bins.means(matrix.reshape(-1, k * k)).reshape(-1, k, k) for matrix in every]
 
     def with_all(self, values: np.ndarray) -> np.ndarray:
         """Add all bins together as a last row, and quantities after the classes, (…, B, K) → (…, B + 1, K + Q)."""
@@ -151,8 +161,12 @@ class _Regression:
             samples = np.clip(samples + scatter * proportion_error(fractions, counts), 1e-9, None)
             samples /= samples.sum(axis=2, keepdims=True)
         middle, draws = self.with_all(fractions), self.with_all(samples)
-        low, high = np.nanquantile(draws, [0.025, 0.975], axis=0)
-        return fractions, samples, np.array([np.nanstd(draws, axis=0), np.fmin(low, middle), np.fmax(high, middle)])
+        low, high = _range(middle, draws)
+        for missed in self.missed:
+            implied = [self.with_all(_without_misses(values, missed)) for values in (fractions, samples)]
+            lowest, highest = _range(*implied)
+            low, high = np.fmin(low, lowest), np.fmax(high, highest)
+        return fractions, samples, np.array([np.nanstd(draws, axis=0), low, high])
 
     def widen_by_uncertain(self, low: np.ndarray, high: np.ndarray) -> list[Finding]:
         """Extend ranges, in place, to the results with all uncertain gold labels in any one class."""
@@ -171,27 +185,37 @@ class _Regression:
         )
         return [Finding("gold-uncertain", "caution", message, "Find better images of them.")]
 
-    def widen_by_missed(self, missed: np.ndarray, low: np.ndarray, high: np.ndarray) -> list[Finding]:
-        """Extend ranges, in place, by the part of the second class that gold labels miss in each bin, shape (B,)."""
-        every = np.append(missed, self.bins.totals / self.bins.totals.sum() @ missed)
-        implied = np.minimum(high[:, DISK] / np.maximum(1 - every, 1e-9), 1.0)
-        high[:, DISK] = np.maximum(high[:, DISK], implied)
-        low[:, SMOOTH] = np.minimum(low[:, SMOOTH], 1 - implied)
+    def misses(self) -> list[Finding]:
+        """Return a finding if gold labels miss classes by T(α) of their own."""
+        if not self.missed:
+            return []
+        part = 1 - np.diagonal(np.array(self.missed), axis1=2, axis2=3).min(axis=(0, 1))
         message = (
             "Degraded copies of well-resolved galaxies show that the gold labels themselves miss up to "
-            f"{missed.max():.0%} of class {self.sample.classes[DISK]} in a bin of α. The range reaches that far."
+            f"{part.max():.0%} of class {self.sample.classes[part.argmax()]} in a bin of α. The range reaches that far."
         )
         return [Finding("gold-misses", "caution", message, "Label better images of the same galaxies.")]
 
 
-def _from_gold(regression: _Regression, missed: np.ndarray | None) -> dict[str, Any]:
-    """Return the fractions from gold labels, which miss a part of the second class in each bin, if that is known."""
+def _range(middle: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """Return the 95 % range of draws, (D, …), with what they scatter about, (…), inside: shape (2, …)."""
+    low, high = np.nanquantile(draws, [0.025, 0.975], axis=0)
+    return np.array([np.fmin(low, middle), np.fmax(high, middle)])
+
+
+def _without_misses(fractions: np.ndarray, missed: np.ndarray) -> np.ndarray:
+    """Return true class fractions, (…, B, K), of which gold labels, with p(gold | y) of (B, K, K), give these."""
+    true = np.clip(np.einsum("...bk,bkj->...bj", fractions, np.linalg.inv(missed)), 0, None)
+    return true / true.sum(axis=-1, keepdims=True)
+
+
+def _from_gold(regression: _Regression) -> dict[str, Any]:
+    """Return the fractions from gold labels."""
     sample, bins, quantities = regression.sample, regression.bins, regression.quantities
     fit = regression.fit(sample.gold)
     fractions, samples, errors = regression.fractions(sample.gold, fit)
     _, low, high = errors  # views
-    findings = regression.widen_by_uncertain(low, high)
-    findings += [] if missed is None else regression.widen_by_missed(missed, low, high)
+    findings = regression.widen_by_uncertain(low, high) + regression.misses()
     selection = "known for a random part of the rows"
     if sample.probability is not None:
         selection = "their probabilities of selection are known"
@@ -318,7 +342,7 @@ def debiased_fractions(
         fields.
     gold_transition : Transition, optional
         T(α) of the gold labels themselves, where experts saw the volunteers' images: measured with degraded copies
-        (`collect_gold`, twins). The range then reaches up to the disk fraction that it implies.
+        (`collect_gold`, twins). The range then contains the fractions that it implies.
     covariates : array, shape (N, P), optional
         Other columns for the regression p(y | ỹ, α, z) on gold labels, which help to predict the true class.
     votes : array, shape (N, P), optional
@@ -399,7 +423,7 @@ def debiased_fractions(
         used if fit is None else fit,
         by=None if by is None else np.squeeze(float_array(by, name)),
         bins=default_bins(n) if bins is None else bins,
-        gold_transition=gold_transition,
+        gold_transitions=() if gold_transition is None else (gold_transition,),
         systematic=systematic,
         seed=seed,
         quantities=quantities,
@@ -415,7 +439,7 @@ def fractions_in_bins(
     *,
     by: np.ndarray | None = None,
     bins: int | np.ndarray,
-    gold_transition: Transition | None = None,
+    gold_transitions: Sequence[Transition] = (),
     systematic: bool = True,
     seed: int,
     quantities: Sequence[Quantity] = (),
@@ -439,15 +463,12 @@ def fractions_in_bins(
     if transition is not None and not sample.has_gold:
         results = _through(sample, cut, load_transition(transition), fit, systematic)
     else:
-        missed = None
-        if gold_transition is not None and sample.n_classes == 2:
-            missed = cut.means(gold_transition.flip_probability(sample.alpha))
-        regression = _Regression(sample, cut, _terms(sample, by), seed, quantities)
-        results = _from_gold(regression, missed)
+        regression = _Regression(sample, cut, _terms(sample, by), seed, quantities, gold_transitions)
+        results = _from_gold(regression)
         n_bins, before = cut.count, results["findings"]
         while cut.count > 1 and (few := _too_few(results, cut)).size:
             cut = cut.merged(int(few[0]))
-            results = _from_gold(replace(regression, bins=cut), missed)
+            results = _from_gold(replace(regression, bins=cut))
         if cut.count < n_bins:
             message = (
                 f"{n_bins} bins were merged into {cut.count}: in the others, few galaxies have one of the answers, or "

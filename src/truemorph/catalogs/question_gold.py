@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -269,3 +270,11 @@ def class_of_gold(asked: Asked, answers: np.ndarray, paths: np.ndarray) -> np.nd
             of_answers[answer] = k
     gold = np.where(answers >= 0, of_answers[np.maximum(answers, 0)], UNKNOWN)
     return np.where(paths >= 0, np.array(asked.of_paths)[np.maximum(paths, 0)], gold)
+
+
+def experts_of(metadata: Mapping[str, Any], classes: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return how the experts miss classes, by column of gold labels, as `gold import` measured it with twins."""
+    every = metadata.get("gold_experts") or {}
+    if "upper" in every:  # before 0.3, of the second class of labels
+        every = {"gold": {classes[1]: every | {"called": {classes[0]: 1.0}}}}
+    return dict(every)

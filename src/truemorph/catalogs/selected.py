@@ -22,7 +22,14 @@ from truemorph.catalogs.other_labels import USUAL_VOTES, OtherLabels, Prediction
 from truemorph.catalogs.paths import asked_of, gold_column, label_column, majority_paths, root_of, votes_at_gates
 from truemorph.catalogs.physical import ALPHA_IS_SIZE, partial_radius
 from truemorph.catalogs.positions import positions_of, repeated_positions, unit_vectors
-from truemorph.catalogs.question_gold import GoldLabels, gold_of_label, gold_of_question, sparse_answers, told_apart
+from truemorph.catalogs.question_gold import (
+    GoldLabels,
+    experts_of,
+    gold_of_label,
+    gold_of_question,
+    sparse_answers,
+    told_apart,
+)
 from truemorph.catalogs.sampling import UNUSED
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
@@ -95,7 +102,7 @@ def rows_of(catalogue: CatalogTable, options: SampleOptions | None = None) -> tu
         sample, facts = _sample_of_answers(frame, asked, read, arrays, options.others, source)
     about = _about(catalogue, asked, read, options)
     if read is not None:
-        findings += [*read.findings, *images_of_gold(catalogue.metadata, str(gold), of)]
+        findings += [*read.findings, *images_of_gold(catalogue, str(gold), of)]
     if asked is None:
         findings += _of_label(catalogue, frame, facts["shown"], gold, str(about["definition"]))
     context = Context(
@@ -222,6 +229,8 @@ def _about(
     about["rows_sha256"] = rows_hash(options.whole or catalogue, options.where)
     if gold is not None:
         about["gold_rule"] = gold.rule
+        if experts := experts_of(metadata, classes).get(gold.rule):
+            about["gold_experts"] = experts
     if asked is not None:
         about |= {"question": asked.question, "tree": asked.tree.name}
         return about | {"gold_definition": None if gold is None else gold.definition}
@@ -229,8 +238,6 @@ def _about(
     about |= {"classes": classes, "definition": definition if gold is None else gold.definition}
     if "gold" in catalogue.frame.columns:
         about["gold_definition"] = str(metadata.get("gold_definition", "not stated"))
-    if gold is not None and gold.rule == "gold" and metadata.get("gold_experts"):
-        about["gold_experts"] = metadata["gold_experts"]
     return about
 
 
@@ -347,11 +354,12 @@ def filtered(
     return frame.filter(pl.Series(complete)), [*findings, finding]
 
 
-def images_of_gold(metadata: Mapping[str, Any], gold: str, question: str | None) -> list[Finding]:
+def images_of_gold(catalogue: CatalogTable, gold: str, question: str | None) -> list[Finding]:
     """Warn of gold labels from the images of the observed labels, or say that their images are not recorded.
 
     `gold` is a rule, or "gold" for the catalogue's own, which `truemorph gold import` records.
     """
+    metadata = catalogue.metadata
     stored = "gold_definition" in metadata if question is None else question in metadata.get("gold_definitions", {})
     if metadata.get("simulated") or (gold == "gold" and not stored):
         return []
@@ -359,7 +367,7 @@ def images_of_gold(metadata: Mapping[str, Any], gold: str, question: str | None)
         "gold_from_same_images" in metadata if question is None else question in metadata.get("gold_same_images", {})
     )
     if gold == "gold" and recorded:
-        return from_same_images(metadata, question)
+        return from_same_images(catalogue, question)
     message = (
         "It is not recorded whether the experts saw better images than those of the observed labels. If they did not, "
         "they miss some of the same features, and the range is too narrow (20 or 40 % of the flips shared: it held the "
@@ -369,12 +377,14 @@ def images_of_gold(metadata: Mapping[str, Any], gold: str, question: str | None)
     return [Finding("gold-images-unknown", "note", message, action)]
 
 
-def from_same_images(metadata: Mapping[str, Any], question: str | None) -> list[Finding]:
+def from_same_images(catalogue: CatalogTable, question: str | None) -> list[Finding]:
     """Warn of gold labels that people made from the images of the observed labels, if the catalogue's are such."""
+    metadata = catalogue.metadata
     of_question = metadata.get("gold_same_images", {}).get(question)
     if not (count := metadata.get("gold_from_same_images") if question is None else of_question):
         return []
-    if question is None and metadata.get("gold_experts"):  # the range includes their own bias
+    experts = experts_of(metadata, label_classes(catalogue)).get(gold_column(question), {})
+    if experts and all("upper" in missed for missed in experts.values()):  # the range includes their own bias
         return []
     message = (
         f"{count:,} gold labels come from the images that were labelled before, so experts miss some of the same "

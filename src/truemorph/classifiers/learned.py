@@ -10,14 +10,16 @@ import numpy as np
 import polars as pl
 
 from truemorph.bias.curves.families import transition_from_dict, transition_to_dict
-from truemorph.bias.curves.formulas import MatrixTransition, RayleighTransition
+from truemorph.bias.curves.formulas import MatrixTransition
+from truemorph.bias.curves.misses import misses_of_experts
 from truemorph.bias.curves.paths import TreeTransition
 from truemorph.bias.curves.transitions import ANSWER_UNKNOWN, UNKNOWN, Transition
 from truemorph.bias.fractions import unlike_labels
 from truemorph.bias.likelihood import label_columns, label_evidence, observables_of
 from truemorph.bias.sample import Sample
+from truemorph.catalogs.catalogue import label_classes
 from truemorph.catalogs.paths import asked_in, asked_of, gold_column, path_evidence, path_labels
-from truemorph.catalogs.question_gold import class_of_gold, told_apart
+from truemorph.catalogs.question_gold import class_of_gold, experts_of, told_apart
 from truemorph.catalogs.selected import GoldLabels, SampleOptions, gold_labels, planned
 from truemorph.classifiers.fits import fit_catalogue
 from truemorph.classifiers.rows import Gold
@@ -96,8 +98,10 @@ def gold_evidence(learned: Sequence[Learned], catalogue: CatalogTable, frame: pl
         evidence = np.maximum(question.evidence(frame, source), _IMPOSSIBLE)
         if question.gold_rule is not None:
             gold, probability = _of_estimate(catalogue, frame, question.gold_rule, question.asked)
-            rows, experts = gold.numbers >= 0, catalogue.metadata.get("gold_experts") if gold.rule == "gold" else None
-            seen = RayleighTransition(experts["theta"]) if experts else MatrixTransition.identity(evidence.shape[1])
+            rows, asked, classes = gold.numbers >= 0, question.asked, label_classes(catalogue)
+            experts = experts_of(catalogue.metadata, classes).get(gold.rule, {})
+            numbers = range(len(classes)) if asked is None else asked.of_paths
+            seen = misses_of_experts(experts, classes if asked is None else asked.answers_by_gold, numbers)
             evidence[rows] += label_evidence(seen, gold.numbers[rows], frame["alpha"].to_numpy()[rows])
             if question.asked is not None:
                 outside = np.array(question.asked.answers_of_classes) == 0

@@ -19,10 +19,11 @@ from truemorph.bias.sample import FEWEST
 from truemorph.catalogs.catalogue import classes_of, label_classes, read_catalogue
 from truemorph.catalogs.other_labels import with_other_labels
 from truemorph.catalogs.paths import asked_of, gold_column, labels_of_answers, root_of
+from truemorph.catalogs.question_gold import experts_of
 from truemorph.catalogs.selected import from_same_images, from_votes
 from truemorph.errors import InputError, require_extra
 from truemorph.findings import Finding
-from truemorph.gold.agreement import RULE, agreement, experts_curve
+from truemorph.gold.agreement import RULE, agreement, misses_on_copies
 from truemorph.gold.answers import FIRST, read_answers
 from truemorph.gold.importing import (
     about_questions,
@@ -47,7 +48,7 @@ from truemorph.gold.plan import (
 from truemorph.gold.session import Source, open_session, read_session
 from truemorph.io import plain
 from truemorph.progress import tell
-from truemorph.questions import Asked, Tree, slug
+from truemorph.questions import Asked, Tree
 from truemorph.results import PlainResult, Result, text_facts, text_table
 from truemorph.tables import CatalogTable, to_astropy, write_table
 
@@ -271,10 +272,9 @@ class GoldImport(Result):
         for person in agreed.get("self_consistency", []):
             alike = f"{person['alike']:.0%} of {person['repeats']} repeats answered alike"
             facts.append(("consistency", f"{person['annotator']}: {alike}"))
-        first, second = label_classes(self.catalogue)[:2]
-        if twins := agreed.get("twins", {}).get(f"{slug(second)}s"):
-            missed = agreed["twins"][f"called_{slug(first)}"]
-            facts.append(("twins", f"{missed:.0%} of {twins} {second}s called {first} on a degraded copy"))
+        for name, twins in agreed.get("twins", {}).items():
+            missed = f"{twins['missed']:.0%} of {twins['galaxies']} galaxies not recognised on a degraded copy"
+            facts.append(("twins", f"{name}: {missed}"))
         if self.page is not None:
             facts.append(("differences", f"{len(agreed['disagreements']):,} galaxies, shown in {self.page}"))
         return "\n".join(text_facts([*facts, ("wrote", str(self.out))]))
@@ -399,13 +399,13 @@ def import_gold(
             f"{into.source}: ids, labels or alpha are not those of the catalogue from which {folder} was "
             f"planned ({planned.catalogue}), so probabilities of selection do not hold; give that one (`catalogue`)"
         )
-    measured, experts, page = dict[str, Any](), None, None
+    measured, page = dict[str, Any](), None
     if is_plan:
         answers, recorded = read_answers(source), read_session(source)
         first = answers.filter(pl.col("occasion") == FIRST)
         if not first.height:
             raise InputError(f"{source}: has no answers yet; collect them with truemorph gold label")
-        measured, experts = agreement(answers, classes), experts_curve(answers, classes)
+        measured = agreement(answers)
         page = _disagreements_page(source, first, measured["disagreements"], recorded.images, out)
         gold_source = gold_source or recorded.gold_source
         same = first.filter(~pl.col("better") & (gold_source != "literature"))["galaxy"]
@@ -423,8 +423,12 @@ def import_gold(
         about = about_questions(into, *target, columns, definition, where)
     elif "gold_along" in into.metadata:
         about["gold_along"] = {name: rule for name, rule in into.metadata["gold_along"].items() if name != "gold"}
-    if experts:
-        about["gold_experts"] = experts
+    experts = experts_of(into.metadata, label_classes(into)) | {gold.columns[0]: {} for gold in columns}
+    for gold in columns if is_plan else ():
+        missed = misses_on_copies(answers, gold.given, list(gold.classes), gold.featureless)
+        experts[gold.columns[0]] = missed
+        measured.setdefault("twins", missed)  # of the question itself, which comes first
+    about["gold_experts"] = {column: missed for column, missed in experts.items() if missed}
     chosen_by = None if folder is None else read_chosen(folder)
     table, findings = with_gold(into, first, chosen_by, columns)
     labels = table.frame.select("object_id", *(column.columns[0] for column in columns))
@@ -440,7 +444,7 @@ def import_gold(
     question = None if target is None else target[1]
     imported = GoldImport(out, table, measured, page, question=question)
     meant = about["gold_definition"] if question is None else about["gold_definitions"][question]
-    findings += [*_too_few(imported.classes), *from_same_images(table.metadata, question)]
+    findings += [*_too_few(imported.classes), *from_same_images(table, question)]
     findings += from_votes(f"{meant} {column}")
     return replace(imported, findings=tuple(findings))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -11,7 +11,7 @@ import polars as pl
 
 from truemorph.gold.answers import FIRST, REPEAT, TWIN
 from truemorph.gold.choices import ARTEFACT, UNCLEAR
-from truemorph.questions import SMOOTH_OR_DISK, slug
+from truemorph.questions import SMOOTH_OR_DISK
 
 # Printed wherever gold labels are combined.
 RULE = (
@@ -49,13 +49,12 @@ def combined(answers: pl.DataFrame, classes: Sequence[str] = SMOOTH_OR_DISK) -> 
     )
 
 
-def agreement(answers: pl.DataFrame, classes: Sequence[str] = SMOOTH_OR_DISK) -> dict[str, Any]:
+def agreement(answers: pl.DataFrame) -> dict[str, Any]:
     """Measure how well people agree, from answers as `read_answers` returns them.
 
     `pairs` of people: the fraction of galaxies on which they agree, and Cohen's kappa; `fleiss`: Fleiss' kappa of the
     galaxies that all labelled, None for fewer than three people; `self_consistency`: repeats answered alike;
-    `disagreements`: galaxies; `twins`: galaxies of class 1 whose degraded copy the same person labelled too (`disks`),
-    and the fraction of class 0 among these answers (`called_smooth`).
+    `disagreements`: galaxies.
     """
     first = answers.filter(pl.col("occasion") == FIRST)
     people = sorted(first["annotator"].unique())
@@ -75,43 +74,50 @@ def agreement(answers: pl.DataFrame, classes: Sequence[str] = SMOOTH_OR_DISK) ->
         .group_by("annotator")
         .agg(pl.len().alias("repeats"), (pl.col("answer") == pl.col("again")).mean().alias("alike"))
     )
-    twins = _twins(answers, classes[1]).filter(pl.col("again").is_in(classes[:2]))
     differing = first.group_by("galaxy").agg(pl.col("answer").n_unique().alias("n")).filter(pl.col("n") > 1)["galaxy"]
     return {
         "pairs": pairs,
         "fleiss": fleiss,
         "self_consistency": consistency.sort("annotator").to_dicts(),
         "disagreements": sorted(differing),
-        "twins": {
-            f"{slug(classes[1])}s": twins.height,
-            f"called_{slug(classes[0])}": (twins["again"] == classes[0]).mean(),
-        },
     }
 
 
-def experts_curve(answers: pl.DataFrame, classes: Sequence[str] = SMOOTH_OR_DISK) -> dict[str, float] | None:
-    """Measure the bias curve of the experts themselves with degraded copies; None with fewer than 10 of class 1.
+def misses_on_copies(
+    answers: pl.DataFrame, given: Mapping[str, str], classes: Sequence[str], featureless: str | None
+) -> dict[str, dict[str, Any]]:
+    """Measure how people miss each class on degraded copies; not the class of `featureless` galaxies.
 
-    A galaxy of class 1 by a person's answer on the original that the same person gives another class on the copy, or
-    can't tell there, was missed. A galaxy that several people saw counts once. Returns `theta` of the Rayleigh family,
-    most likely; `upper`, its upper limit (95 %, likelihood ratio); and the number of galaxies of class 1 (`disks`).
+    `given` has the class of each answer. A galaxy that a person gives a class, and on its copy another one, or can't
+    tell there, was missed. One that several people saw counts once. Returns by class the number of `galaxies`, the
+    fraction `missed`, and from 10 galaxies on `theta` of eq. 5, most likely; `upper`, its upper limit (95 %, likelihood
+    ratio); and `called`: the share of each other class among the misses, and one miss spread over all of them.
     """
-    twins = _twins(answers, classes[1]).filter(pl.col("again") != ARTEFACT)
-    galaxies = twins["galaxy"].n_unique()
-    if galaxies < _FEWEST_TWINS:
-        return None
-    weight = 1 / twins.with_columns(n=pl.len().over("galaxy"))["n"].to_numpy()
-    missed, alpha = (twins["again"] != classes[1]).to_numpy(), twins["twin_alpha"].to_numpy()
-    grid = np.geomspace(0.05, 1000, 2000)
-    flip = np.clip(np.exp(-(alpha**2) / (2 * grid[:, None] ** 2)), 1e-300, 1 - 1e-12)  # eq. 5
-    value = (np.where(missed, np.log(flip), np.log1p(-flip)) * weight).sum(axis=1)
-    allowed = grid[value > value.max() - _HALF_CHI_SQUARED]
-    return {"theta": float(grid[value.argmax()]), "upper": float(allowed.max()), f"{slug(classes[1])}s": galaxies}
-
-
-def _twins(answers: pl.DataFrame, name: str) -> pl.DataFrame:
-    """Answers to the degraded copies of galaxies that the same person gave this class; see `_beside_first`."""
-    return _beside_first(answers, TWIN).filter(pl.col("answer") == name)
+    given = {answer: name for answer, name in given.items() if answer != ARTEFACT}
+    classified = pl.col("answer", "again").replace_strict(given, default=None)
+    twins = _beside_first(answers, TWIN).with_columns(classified).drop_nulls(["answer", "again"])
+    grid, found = np.geomspace(0.05, 1000, 2000), {}
+    for name in classes:
+        own = twins.filter(pl.col("answer") == name).with_columns(weight=1 / pl.len().over("galaxy"))
+        if name == featureless or own.is_empty():
+            continue
+        weight, alpha = own["weight"].to_numpy(), own["twin_alpha"].to_numpy()
+        missed = (own["again"] != name).to_numpy()
+        of_class: dict[str, Any] = {
+            "galaxies": own["galaxy"].n_unique(),
+            "missed": float(np.average(missed, weights=weight)),
+        }
+        found[name] = of_class
+        if of_class["galaxies"] < _FEWEST_TWINS:
+            continue
+        flip = np.clip(np.exp(-(alpha**2) / (2 * grid[:, None] ** 2)), 1e-300, 1 - 1e-12)  # eq. 5
+        value = (np.where(missed, np.log(flip), np.log1p(-flip)) * weight).sum(axis=1)
+        allowed = grid[value > value.max() - _HALF_CHI_SQUARED]
+        counts = {other: weight[own["again"] == other].sum() for other in classes if other != name}
+        total = sum(counts.values()) + 1
+        called = {other: float((count + 1 / len(counts)) / total) for other, count in counts.items()}
+        of_class |= {"theta": float(grid[value.argmax()]), "upper": float(allowed.max()), "called": called}
+    return found
 
 
 def _beside_first(answers: pl.DataFrame, occasion: str) -> pl.DataFrame:

@@ -14,12 +14,12 @@ from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, Json
 from truemorph.catalogs.catalogue import as_ids, label_classes
 from truemorph.catalogs.columns import lenticulars
 from truemorph.catalogs.expressions import compute, read_expression
-from truemorph.catalogs.paths import described_path, gold_column, label_column
+from truemorph.catalogs.paths import described_path, gold_column, label_column, root_answers
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.gold.agreement import combined
 from truemorph.gold.answers import one_spelling
-from truemorph.gold.choices import NEITHER, answer_of_path, choices_of, choices_of_label, label_of_path
+from truemorph.gold.choices import NEITHER, UNCLEAR, answer_of_path, choices_of, choices_of_label, label_of_path
 from truemorph.gold.plan import read_plan
 from truemorph.gold.session import readable_images
 from truemorph.images.decode import read_image_file
@@ -47,13 +47,14 @@ class GoldColumns:
     columns: tuple[str, ...]  # as `_COLUMNS`
     classes: Mapping[str, Any]  # value in the first column of each class
     given: Mapping[str, str]  # class of an answer, or unclear, or artefact
+    featureless: str | None  # class of all smooth galaxies; None if they are of several
     applies: Mapping[str, str] | None = None  # of a question: whether an answer says that it applies, or unclear
 
 
 def gold_columns_of_label(classes: Sequence[str]) -> GoldColumns:
     """Return the gold labels that answers about two classes give: 0 and 1."""
     given = {choice: choice for choice in choices_of_label(classes)}
-    return GoldColumns(_COLUMNS, {name: k for k, name in enumerate(classes)}, given)
+    return GoldColumns(_COLUMNS, {name: k for k, name in enumerate(classes)}, given, classes[0])
 
 
 def gold_columns_of(tree: Tree, question: str, catalogue: CatalogTable) -> list[GoldColumns]:
@@ -63,6 +64,7 @@ def gold_columns_of(tree: Tree, question: str, catalogue: CatalogTable) -> list[
     labels that do not come from answers about this question, they stay as they are.
     """
     choices, every_gold = choices_of(tree, question), list[GoldColumns]()
+    smooth = [name for name, path in choices.items() if path and path[0][1] in root_answers(tree)["smooth"]]
     for gate in reversed(tree.gates(question)):
         if label_column(gate.name) in catalogue.frame.columns:
             gates = [before.name for before in tree.gates(gate.name)]
@@ -75,7 +77,9 @@ def gold_columns_of(tree: Tree, question: str, catalogue: CatalogTable) -> list[
             applies = {
                 name: APPLIES if name in reached or answer in gate.answers else answer for name, answer in given.items()
             }
-            every_gold.append(GoldColumns(columns, values, given, applies))
+            featureless = {given[name] for name in smooth} - {UNCLEAR}
+            only = featureless.pop() if len(featureless) == 1 else None
+            every_gold.append(GoldColumns(columns, values, given, only, applies))
     classes = label_classes(catalogue)
     if len(classes) == 2:
         given = {name: label_of_path(tree, path, classes) for name, path in choices.items()}

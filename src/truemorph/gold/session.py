@@ -95,11 +95,6 @@ def open_session(
     about, plan = read_plan(folder)
     target = about.target
     counted = [] if target is None else list(root_answers(target[0]).values())[1]
-    if target is not None and twins:
-        raise InputError(
-            f"{folder}: twins measure how experts miss {' or '.join(counted)}s, which ranges of {target[1]!r} do not "
-            "use; leave them out (`twins`), or make a plan without a question"
-        )
     before = read_session(folder)
     images = images or before.images or about.image_root
     better = better or before.better

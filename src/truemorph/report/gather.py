@@ -422,7 +422,7 @@ def _gold(
     rules = rules or own
     for rule in rules:
         read = gold_labels(catalogue, frame, asked, rule)
-        findings += [*read.findings, *(from_same_images(catalogue.metadata, question) if rule == "gold" else ())]
+        findings += [*read.findings, *(from_same_images(catalogue, question) if rule == "gold" else ())]
         if not (read.numbers >= 0).any():
             text = f"No galaxy has a gold label by {rule}, so nothing is compared with it."
             findings.append(Finding("gold-empty", "caution", text, "Check the column or rule (`gold`)."))
