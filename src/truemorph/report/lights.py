@@ -280,8 +280,10 @@ def _of_estimate(evidence: Evidence) -> Iterator[Check]:
     if widths.mean() < 2 * _SMALL:
         yield what, numbers
     elif evidence.from_gold:
-        text = f"{what}: {numbers}, because there are few gold labels."
-        yield Finding("range-wide", "note", text, "Quote the range, or use more gold labels (`gold`).")
+        missed = any(finding.code == "gold-misses" for finding in estimate.findings)
+        why, more = ("miss a class", "better") if missed else ("are few", "more")
+        text = f"{what}: {numbers}, because gold labels {why}."
+        yield Finding("range-wide", "note", text, f"Quote the range, or use {more} gold labels (`gold`).")
     else:
         text = f"Labels alone leave the {evidence.quantity.name}s undetermined: their range is {numbers}."
         yield Finding("fractions-undetermined", "caution", text, "Quote the range, or give gold labels (`gold`).")
