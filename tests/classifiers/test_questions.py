@@ -81,6 +81,17 @@ def test_gold_labels_of_one_of_two_questions_leave_the_votes_of_the_other(survey
     classes = [list(learned[0].asked.classes).index(name) for name in frame["bar_known"].drop_nulls()]
     certain = np.where(np.eye(4, dtype=bool)[classes], 0, -np.inf)
     np.testing.assert_array_equal(gold.evidence[known, :4], certain)
+    # Experts who call bars "no bar" leave these in doubt, more where resolution is poor.
+    missed = {"theta": 8.0, "upper": 9.0, "called": {"no bar": 0.9, "does not apply": 0.1}}
+    told = replace(catalogue, metadata=catalogue.metadata | {"gold_experts": {"bar_known": {"bar": missed}}})
+    doubt = gold_evidence(learned, told, frame).evidence[known, :4]
+    number, bar = (list(learned[0].asked.classes).index(name) for name in ("no bar", "bar"))
+    called, alpha = np.equal(classes, number), frame.filter(known)["alpha"].to_numpy()
+    flips = 0.9 * np.exp(-(alpha[called] ** 2) / 128)
+    from_votes = observed[0][known][called]
+    expected = np.log(flips) + from_votes[:, bar] - from_votes[:, number]
+    np.testing.assert_allclose((doubt[called, bar] - doubt[called, number])[expected > -100], expected[expected > -100])
+    np.testing.assert_array_equal(doubt[np.equal(classes, bar)], certain[np.equal(classes, bar)])
 
 
 def test_labels_of_all_questions_in_one_pass(both, survey):

@@ -205,7 +205,7 @@ def _range(middle: np.ndarray, draws: np.ndarray) -> np.ndarray:
 
 def _without_misses(fractions: np.ndarray, missed: np.ndarray) -> np.ndarray:
     """Return true class fractions, (…, B, K), of which gold labels, with p(gold | y) of (B, K, K), give these."""
-    true = np.clip(np.einsum("...bk,bkj->...bj", fractions, np.linalg.inv(missed)), 0, None)
+    true = np.clip(np.einsum("...bk,bkj->...bj", fractions, np.linalg.pinv(missed)), 0, None)
     return true / true.sum(axis=-1, keepdims=True)
 
 
