@@ -409,6 +409,8 @@ def debiased_fractions(
         gold_field=gold_field,
         weights=weights,
     )
+    if gold_transition is not None and gold_transition.n_classes != sample.n_classes:
+        raise InputError(f"gold_transition has {gold_transition.n_classes} classes, the sample {sample.n_classes}")
     if weights is None and fit is not None and fit.made_from(sample):
         sample = replace(sample, weights=fit.sample.weights)
     n = sample.labels.size

@@ -52,7 +52,7 @@ class MissesTransition(Transition):
             xp.asarray(values, dtype=alpha.dtype, device=get_device(alpha))
             for values in (np.maximum(self.theta, 1e-6), np.asarray(self.called), np.eye(self.n_classes))
         )
-        missed = xp.clip(xp.exp(-0.5 * (alpha[:, None] / theta) ** 2), 0, _MOST)[:, :, None]
+        missed = _MOST * xp.exp(-0.5 * (alpha[:, None] / theta) ** 2)[:, :, None]
         with np.errstate(divide="ignore"):
             return xp.log((1 - missed) * eye + missed * called)
 
