@@ -7,7 +7,6 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from threadpoolctl import ThreadpoolController
 
 import truemorph as tm
 from conftest import labels_through, some_known
@@ -59,26 +58,6 @@ def gold_fit(flipped):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("with_gold", [False, True])
-def test_linear_algebra_uses_one_thread_in_a_fit_and_as_many_as_before_after_it(flipped, with_gold):
-    libraries, seen = ThreadpoolController().select(user_api="blas"), []
-
-    class Watched(Steep):
-        family = "watched"
-
-        def log_flip_probability(self, alpha):
-            seen.extend(one["num_threads"] for one in libraries.info())
-            return super().log_flip_probability(alpha)
-
-    labels, alpha, truth = (column[:2_000] for column in flipped)
-    with libraries.limit(limits=2):
-        before = libraries.info()
-        tm.fit_transition(labels, alpha, Watched, gold=some_known(truth, 0.2, seed=1) if with_gold else None)
-        assert libraries.info() == before
-    assert seen.count(1) > 0.9 * len(seen)
-
-
-@pytest.mark.slow
 def test_an_own_family_is_compared_with_those_of_the_package(flipped):
     labels, alpha, truth = flipped
     found = tm.compare_families(labels, alpha, ("rayleigh", Exponential), gold=some_known(truth, 0.1, seed=1))
@@ -112,15 +91,6 @@ def test_the_loss_accepts_an_own_family():
     np.testing.assert_allclose(losses.detach().numpy(), expected, rtol=1e-5)
     losses.sum().backward()
     assert torch.isfinite(logits.grad).all()
-
-
-def test_logistic_regression_fits_an_own_family():
-    labels, alpha, truth = labels_through(Steep(14.0), 8000, seed=2)
-    feature = np.random.default_rng(0).normal(truth, 0.7)[:, None]
-    model = tm.DebiasedLogisticRegression(Steep).fit(feature, labels, alpha=alpha)
-    assert abs(model.transition_.scale - 14) < 4 * model.stderr_["scale"]
-    fixed = tm.DebiasedLogisticRegression(transition=TRUTH).fit(feature, labels, alpha=alpha)
-    assert fixed.transition_ == TRUTH
 
 
 def test_files_keep_a_table_of_the_curve(gold_fit, tmp_path):

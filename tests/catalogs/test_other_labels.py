@@ -205,24 +205,6 @@ def labels_of_a_network(table, seed, **columns):
     return table.select("object_id", label=pl.Series(p > 0.5).cast(pl.Int64), p_smooth=1 - p, p_disk=p, **columns)
 
 
-@pytest.mark.slow
-def test_predictions_of_a_network_make_the_fraction_of_disks_better():
-    off, errors = [], []
-    for seed in range(6):
-        table = simulate_catalogue(3_000, seed, gold=150).drop("sampling_weight")
-        alone, both = (
-            estimate_transition(table, gold="gold", labels=labels, compare=False).fractions
-            for labels in ((), labels_of_a_network(table, seed))
-        )
-        true = np.average(table["truth"].to_numpy())
-        off.append([alone.total[0] - true, both.total[0] - true])
-        errors.append([alone.total[1], both.total[1]])
-    without, with_predictions = np.sqrt(np.mean(np.square(off), axis=0))
-    assert with_predictions < without
-    assert np.mean(errors, axis=0)[1] < 0.9 * np.mean(errors, axis=0)[0]
-    assert with_predictions < 2 * np.mean(errors, axis=0)[1]
-
-
 def test_galaxies_whose_label_a_network_has_seen_are_left_out():
     table = simulate_catalogue(1_500, 0, gold=300)
     labels = labels_of_a_network(table, 0, relation=pl.lit("out_of_fold"))

@@ -1,7 +1,5 @@
 """Labels of a question in a catalogue: prepared from votes, gold labels by rules, and the commands that use them."""
 
-from dataclasses import replace
-
 import numpy as np
 import polars as pl
 import pytest
@@ -26,7 +24,6 @@ from truemorph.catalogs.question_gold import gold_of_question
 from truemorph.errors import InputError
 from truemorph.gold.plan import PlanOptions, make_plan
 from truemorph.questions import columns_of, packaged_trees
-from truemorph.report.measures import bins_of
 from truemorph.simulate import simulate_survey
 
 GZ2 = read_tree("gz2")
@@ -449,19 +446,6 @@ def test_t_tells_apart_the_paths_that_gold_labels_name():
     np.testing.assert_allclose(found.fit.class_fractions[:2].sum(), total[0])
     assert joined.transition.asked.of_paths == (0, 0, 1, 2, 0)
     assert joined.transition.asked.classes == ("does not apply", "no bar", "bar")
-
-
-def test_fractions_of_a_question_in_groups_that_a_column_names():
-    tier = pl.when(pl.int_range(pl.len()) % 3 == 0).then(pl.lit("deep")).otherwise(pl.lit("wide"))
-    prepared = prepare_catalogue(survey().with_columns(tier=tier), question="bar")
-    frame = prepared.catalogue.frame
-    found = estimate_transition(prepared, question="bar", gold=RULES, by="tier").fractions
-    inside = bins_of(found, frame, "cat")
-    np.testing.assert_array_equal(inside, [frame["tier"] == name for name in ("deep", "wide")])
-    np.testing.assert_array_equal(found.counts, inside.sum(axis=1))
-    assert bins_of(replace(found, members=(("deep", "wide"),)), frame, "cat").all()
-    with pytest.raises(InputError, match="tier"):
-        estimate_transition(prepared, question="bar", gold=RULES, by="tier,redshift")
 
 
 def test_the_first_question_is_the_label_however_many_answers_it_has(tmp_path):

@@ -9,7 +9,7 @@ import torch
 
 import truemorph as tm
 from conftest import TINY, codes, stripes, tiny
-from truemorph import ConstantTransition, MatrixTransition, RayleighTransition, write_table
+from truemorph import ConstantTransition, MatrixTransition, write_table
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.classifiers import tuning
 from truemorph.classifiers.classifier import contradictions
@@ -188,20 +188,6 @@ def test_gold_labels_of_the_estimate_are_read_with_their_probability_and_doubt(t
     )
     assert read_gold(beside, curve, tmp_path, labels="observed") is None
     assert read_gold(beside, curve | {"gold_rule": None}, tmp_path) is None
-
-
-def test_experts_who_miss_disks_leave_a_smooth_gold_label_in_doubt(tmp_path):
-    frame = tm.simulate_catalogue(500, seed=1, gold=100)
-    curve = {"family": "rayleigh", "parameters": {"theta": 11.25}, "gold_rule": "gold"}
-    measured = {"theta": 5.0, "upper": 8.0, "called": {"smooth": 1.0}}
-    found = read_gold(frame, curve, tmp_path, {"gold_experts": {"gold": {"disk": measured}}})
-    alpha = frame["alpha"].to_numpy()
-    smooth, disk = (frame["gold"] == k for k in (0, 1))
-    labels = RayleighTransition(11.25).flip_probability(alpha)
-    missed = RayleighTransition(5.0).flip_probability(alpha) * np.where(frame["label"] == 0, labels, 0)
-    some = (smooth & (frame["label"] == 0)).fill_null(False).to_numpy()
-    np.testing.assert_allclose(np.exp(found.evidence[some, 1]), missed[some], rtol=1e-6)
-    assert np.all(found.evidence[disk.fill_null(False).to_numpy(), 0] == -np.inf)
 
 
 def test_a_catalogue_without_the_gold_labels_of_an_estimate_is_refused(tmp_path):

@@ -5,7 +5,6 @@ import json
 import numpy as np
 import polars as pl
 import pytest
-from sklearn.metrics import cohen_kappa_score
 
 import truemorph as tm
 from conftest import codes, done
@@ -232,8 +231,7 @@ def test_copies_show_how_the_experts_miss_each_answer(answered, tmp_path):
     for name, part in (("no bar", 0), ("bar", 1)):
         assert experts["gold_bar"][name]["galaxies"] == names.count(name)
         assert experts["gold_bar"][name]["missed"] == part
-    assert experts["gold"]["disk"]["galaxies"] == 20 - names.count("smooth")
-    assert experts["gold"]["disk"]["missed"] == 0
+    assert experts["gold"]["disk"] == experts["gold"]["disk"] | {"galaxies": 20 - names.count("smooth"), "missed": 0}
     assert found.agreement["twins"] == experts["gold_bar"]
     again = tm.import_gold(folder, catalogue=found.out, out=tmp_path / "again.parquet")
     assert again.catalogue.metadata["gold_experts"] == experts
@@ -300,23 +298,6 @@ def test_gold_labels_of_disks_from_elsewhere_stay(answered, tmp_path):
     assert len({found.catalogue.descriptions[name] for name in of_question}) == len(of_question) > 1
 
 
-@pytest.mark.slow
-def test_gold_labels_of_a_pilot_for_a_question_stay(answered, tmp_path):
-    folder, classes = answered
-    pilot = tm.import_gold(folder, out=tmp_path / "pilot.parquet")
-    plan = tm.plan_gold(pilot.out, question="bar", budget=40, bins=2, out=tmp_path / "more")
-    assert plan.about["pilot"] == len(classes)
-    more = plan.selected["object_id"].to_list()
-    assert not set(more) & set(classes)
-    give(plan.out, "Ben", dict.fromkeys(more, "edge-on"))
-    frame = tm.import_gold(plan.out, out=tmp_path / "both.parquet").catalogue.frame
-    for name, both in (("gold_bar", "does not apply"), ("gold_edge_on", "edge-on"), ("gold", 1)):
-        known = frame.drop_nulls(name)
-        assert set(known["object_id"].cast(pl.String)) == {*classes, *more}
-        assert set(known.filter(pl.col("object_id").cast(pl.String).is_in(more))[name]) == {both}
-    assert frame["gold_probability_bar"].to_numpy() == pytest.approx(plan.frame["probability"].to_numpy())
-
-
 def test_gold_labels_in_hand_of_a_question_are_none_of_the_questions_before_it(bars, pilot, tmp_path):
     (_, truth), (catalogue, known) = bars, pilot
     plan = tm.plan_gold(catalogue, question="bar", budget=60, bins=2, out=tmp_path / "plan")
@@ -334,7 +315,7 @@ def test_gold_labels_in_hand_of_a_question_are_none_of_the_questions_before_it(b
 
 
 @pytest.mark.slow
-def test_people_agree_on_four_classes(of_bars, tmp_path):
+def test_people_may_differ_on_the_answer_or_on_whether_the_question_applies(of_bars, tmp_path):
     folder, classes = of_bars
     rng = np.random.default_rng(0)
     people = {}
@@ -344,13 +325,6 @@ def test_people_agree_on_four_classes(of_bars, tmp_path):
         people[name] = [str(o) if s else c for c, s, o in zip(classes.values(), swapped, other, strict=True)]
         give(folder, name, dict(zip(classes, people[name], strict=True)))
     found = tm.import_gold(folder, out=tmp_path / "out.parquet")
-    for one in found.agreement["pairs"]:
-        said = [people[name] for name in one["people"]]
-        assert one["kappa"] == pytest.approx(cohen_kappa_score(*said))
-    differ = {one for one, *said in zip(classes, *people.values(), strict=True) if len(set(said)) > 1}
-    assert set(found.agreement["disagreements"]) == differ
-    page = found.page.read_text()
-    assert {one for one in classes if one in page} == differ
     # Nobody differs on the question if all say that it does not apply, or give the same answer.
     rows = rows_of(found)
     for one, *said in zip(classes, *people.values(), strict=True):
