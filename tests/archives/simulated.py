@@ -45,7 +45,7 @@ def write_archive(folder, n, seed, *, size=GZ2_SIZE, hst=0.2):
     _simard(folder / "vizier", population, rng)
     _votes(folder / "files", population, rng, seed)
     _images(folder / "files", population, rng, size, seed)
-    status = _hubble(folder / "hubble", population, rng.random(n) < hst, seed)
+    status = _hubble(folder / "hubble", population, rng.random(n) < hst, min(256, 2 * size), seed)
     population.with_columns(hst=pl.Series(status)).write_parquet(folder / "truth.parquet")
     return folder
 
@@ -234,12 +234,12 @@ def _images(folder, population, rng, size, seed):
         archive.writestr(zipfile.ZipInfo("images/1.jpg", _WHEN), data)
 
 
-def _hubble(folder, population, seen, seed):
-    """Write HST images; return "image", "blank" (covered, but empty) or "outside"."""
+def _hubble(folder, population, seen, size, seed):
+    """Write HST images, `size` pixels wide; return "image", "blank" (covered, but empty) or "outside"."""
     status = np.where(seen, np.where(np.cumsum(seen) % 8 == 3, "blank", "image"), "outside")
     drawn = population.filter(pl.Series(status == "image"))
     drawn = at_resolution(drawn, np.full(drawn.height, _FROM_SPACE))
-    for row, image in render(drawn, 256, seed, field=FIELD_R90):
+    for row, image in render(drawn, size, seed, field=FIELD_R90):
         data = simplejpeg.encode_jpeg(image, quality=92, colorspace="RGB", colorsubsampling="444")
         (folder / f"{drawn['objid'][row]}.jpg").write_bytes(data)
     covered = population.select(
