@@ -68,10 +68,10 @@ def _table_1(table: dict[str, Any], rows: dict[str, dict[str, Any]]) -> Iterator
     judged = {
         (pair["earlier"], pair["later"]): pair
         for pair in table["pairs"]
-        if table["measure"] == "CV18" and pair["stderr"] is not None and {pair["earlier"], pair["later"]} <= rows.keys()
+        if table["measure"] == "CV18" and pair["stderr"] is not None
     }
     for pair in ((GZ2B, DDB), (GZ2B, RESNET_GZ2B), (GZ2D, RESNET_GZ2D), (GZ2D, DCV14), (GZ2D, DDB), (DCV14, DDB)):
-        if pair in judged:
+        if pair in judged and {*pair} <= rows.keys():
             entry, (first, second) = judged[pair], (TABLE_1[name] for name in pair)
             equal = pair[1] in (RESNET_GZ2B, RESNET_GZ2D)
             sign = 1 if equal else -1
@@ -139,35 +139,19 @@ def _figure_3(curves: Distributions) -> Iterator[Difference]:
             yield Difference(text, f"3.2, Fig. 3{letter}", *_minus(above[panel, more], above[panel, less]))
 
 
-class _Radial(NamedTuple):
-    """Intensity of the maps of N galaxies in rings within and beyond half of the largest radius."""
+def _halves(explanation: Explanation) -> tuple[np.ndarray, np.ndarray]:
+    """Return the intensity of N maps in rings within and beyond half of the largest radius, shapes (N, B)."""
+    rings = explanation.classes[0].rings[PIXELS]
+    beyond = rings.middles > rings.edges[-1] / 2
+    return rings.profiles[:, ~beyond], rings.profiles[:, beyond]
 
-    inner: np.ndarray  # (N, B)
-    outer: np.ndarray
 
-    @classmethod
-    def of(cls, explanation: Explanation) -> _Radial:
-        """Split the rings of a model's maps of one class."""
-        rings = explanation.classes[0].rings[PIXELS]
-        beyond = rings.middles > rings.edges[-1] / 2
-        return cls(rings.profiles[:, ~beyond], rings.profiles[:, beyond])
-
-    def fainter(self) -> np.ndarray:
-        """How much fainter the outer half is than the inner, of each galaxy."""
-        return np.asarray(self.inner.mean(axis=1) - self.outer.mean(axis=1))
-
-    def edges_brighter(self) -> np.ndarray:
-        """Brightest ring of the mean profile in the outer half minus that in the inner, of each galaxy."""
-        outer, inner = (half[:, half.mean(axis=0).argmax()] for half in (self.outer, self.inner))
-        return np.asarray(outer - inner)
-
-    def contrast(self) -> tuple[float, float]:
-        """Range of the mean profile in units of its mean, and its error."""
-        every = np.hstack(self)
-        mean = every.mean(axis=0)
-        value = float(np.ptp(mean) / mean.mean())
-        of_each = every[:, mean.argmax()] - every[:, mean.argmin()] - value * every.mean(axis=1)
-        return value, _mean(of_each)[1] / float(mean.mean())
+def _contrast(rings: np.ndarray) -> tuple[float, float]:
+    """Return the range of the mean profile of N galaxies, shape (N, B), in units of its mean, and its error."""
+    mean = rings.mean(axis=0)
+    value = float(np.ptp(mean) / mean.mean())
+    of_each = rings[:, mean.argmax()] - rings[:, mean.argmin()] - value * rings.mean(axis=1)
+    return value, _mean(of_each)[1] / float(mean.mean())
 
 
 def of_maps(maps: Mapping[str, Mapping[str, Explanation]], usable: set[str]) -> Iterator[Difference]:
@@ -175,26 +159,27 @@ def of_maps(maps: Mapping[str, Mapping[str, Explanation]], usable: set[str]) -> 
     ours = TABLE_1[DDB].labels
     for kind, letter in (("disk", "a"), ("smooth", "b")):
         place = f"3.4, Fig. 7{letter}"
-        radial = {
-            name: _Radial.of(profile)
-            for name, profile in maps.get(kind, {}).items()
-            if name in usable and profile.classes[0].galaxies > 1
+        halves = {
+            name: _halves(explanation)
+            for name, explanation in maps.get(kind, {}).items()
+            if name in usable and explanation.galaxies > 1
         }
-        debiased = radial.pop(ours, None)
-        for name, other in radial.items():
+        debiased = halves.pop(ours, None)
+        for name, (inner, outer) in halves.items():
             text = f"{kind} maps of {_SHORT[name]} are fainter in the outer half of the radius than in the inner"
-            yield Difference(text, place, *_mean(other.fainter()))
+            yield Difference(text, place, *_mean(inner.mean(axis=1) - outer.mean(axis=1)))
             if debiased is None:
                 continue
             text = f"{kind} maps of DDB are brighter in the outer half of the radius than those of {_SHORT[name]}"
-            outer = (_mean(maps_of.outer.mean(axis=1)) for maps_of in (debiased, other))
-            yield Difference(text, place, *_minus(*outer))
+            yield Difference(text, place, *_minus(*(_mean(half.mean(axis=1)) for half in (debiased[1], outer))))
             if kind == "smooth":
                 text = f"smooth maps of DDB vary less with radius than those of {_SHORT[name]} (range / mean)"
-                yield Difference(text, place, *_minus(other.contrast(), debiased.contrast()))
+                contrasts = (_contrast(np.hstack(both)) for both in ((inner, outer), debiased))
+                yield Difference(text, place, *_minus(*contrasts))
         if kind == "smooth" and debiased is not None:
+            inner, outer = (half[:, half.mean(axis=0).argmax()] for half in debiased)  # the brightest ring of each
             text = "smooth maps of DDB are brightest in the outer half of the radius"
-            yield Difference(text, place, *_mean(debiased.edges_brighter()))
+            yield Difference(text, place, *_mean(outer - inner))
 
 
 def differences(
