@@ -31,17 +31,20 @@ class Layer:
 
 def _described(layer: nn.Module) -> str:
     """Say what a layer does; empty if it does nothing."""
-    if isinstance(layer, nn.Identity) or (isinstance(layer, nn.Dropout) and not layer.p):
-        return ""
-    if isinstance(layer, nn.Conv2d):
-        stride = f" stride {layer.stride[0]}" if layer.stride[0] != 1 else ""
-        return f"{layer.kernel_size[0]}×{layer.kernel_size[1]} conv.{stride}"
-    if isinstance(layer, nn.MaxPool2d):
-        return f"{layer.kernel_size}×{layer.kernel_size} maximum stride {layer.stride}"
-    if isinstance(layer, nn.Sequential) and len({type(part) for part in layer}) == 1:
-        return f"{len(layer)} × {type(layer[0]).__name__}"
-    names = {nn.Linear: "dense", nn.BatchNorm2d: "batch norm"}
-    kind = next((name for layer_type, name in names.items() if isinstance(layer, layer_type)), type(layer).__name__)
+    match layer:
+        case nn.Identity() | nn.Dropout(p=0):
+            return ""
+        case nn.Conv2d(kernel_size=(height, width), stride=(step, _)):
+            return f"{height}×{width} conv." + (f" stride {step}" if step != 1 else "")
+        case nn.MaxPool2d():
+            return f"{layer.kernel_size}×{layer.kernel_size} maximum stride {layer.stride}"
+        case nn.Linear():
+            return "dense"
+        case nn.BatchNorm2d():
+            return "batch norm"
+        case nn.Sequential() if len({type(part) for part in layer}) == 1:
+            return f"{len(layer)} × {type(layer[0]).__name__}"
+    kind = type(layer).__name__
     return "average pool" if "Pool" in kind else kind
 
 
