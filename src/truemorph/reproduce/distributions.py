@@ -25,7 +25,7 @@ _POINTS = 400
 PANELS = {"smooth": "smooth", "to_disk": "switched smooth → disk", "disk": "disk"}
 
 
-def cumulative(values: np.ndarray) -> pl.DataFrame:
+def cumulative(values: np.ndarray) -> dict[str, np.ndarray]:
     """Distinct values of a sample, ascending, and the fraction at or below each (`value`, `share`).
 
     Of more than 400 values, so many evenly spaced ones, the first and the last among them.
@@ -33,7 +33,7 @@ def cumulative(values: np.ndarray) -> pl.DataFrame:
     distinct, counts = np.unique(values, return_counts=True)
     share = np.cumsum(counts) / values.size
     chosen = np.unique(np.linspace(0, distinct.size - 1, _POINTS).round().astype(np.int64))
-    return pl.DataFrame({"value": distinct[chosen], "share": share[chosen]})
+    return {"value": distinct[chosen], "share": share[chosen]}
 
 
 def share_above(index: np.ndarray) -> tuple[float, float]:
@@ -74,13 +74,13 @@ def compare_distributions(values: np.ndarray, label_sets: Mapping[str, np.ndarra
         members[name] = {"smooth": labels == 0, "to_disk": switched, "disk": disk}
     rows, curves = [], []
     for panel in PANELS:
-        present = {name: sample[panel] & finite for name, sample in members.items() if (sample[panel] & finite).any()}
-        for name, kept in present.items():
-            where = pl.lit(panel).alias("panel"), pl.lit(name).alias("labels")
-            curves.append(cumulative(values[kept]).select(*where, pl.all()))
-            share, error = share_above(values[kept])
-            row = {"panel": panel, "labels": name, "n": kept.sum(), "share_above": share, "share_above_stderr": error}
-            rows.append(row)
+        for name, samples in members.items():
+            index = values[samples[panel] & finite]
+            if index.size:
+                about = {"panel": panel, "labels": name}
+                curves.append(pl.DataFrame(about | cumulative(index)))
+                share, error = share_above(index)
+                rows.append(about | {"n": index.size, "share_above": share, "share_above_stderr": error})
     table = pl.DataFrame(rows)
     return Distributions(observed_name, table, pl.concat(curves), values.size, int(np.sum(~finite)))
 
@@ -110,8 +110,10 @@ def cumulative_panels(compared: Distributions, styles: Mapping[str, Style]) -> l
         axes.set(xlabel="Sérsic index $n$", ylabel="relative cumulative frequency", ylim=(0, 1.01))
         axes.set(xlim=(low, ends["value"].max()))
         below = axes.transAxes + ScaledTranslation(0, -0.55, axes.figure.dpi_scale_trans)
-        place: Any = {"loc": "upper left", "bbox_to_anchor": (0, 0), "bbox_transform": below}
-        axes.legend(frameon=False, fontsize=8, borderaxespad=0, borderpad=0, **place)
+        axes.legend(
+            loc="upper left", bbox_to_anchor=(0, 0), bbox_transform=below, borderaxespad=0, borderpad=0,
+            frameon=False, fontsize=8,
+        )  # fmt: skip
         axes.axvline(SERSIC_BOUNDARY, color="0.6", lw=0.8, ls=":")
         figures.append(axes.figure)
     return figures
