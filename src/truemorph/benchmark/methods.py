@@ -38,7 +38,6 @@ from truemorph.simulate.annotate import VOLUNTEERS
 NETWORKS, TABLES = "networks", "tables"  # with images and without
 _FEWEST_VOTES = 10  # for the question, in samples that are cut (Willett et al. 2013)
 _HELD_OUT = 5  # one of so many gold labels decides when training stops, if there are no other labels
-_PER_BIN = 64  # galaxies in each of the paper's bins
 _TWIN_LEVELS = 6
 _FOLDS = 3
 
@@ -159,8 +158,7 @@ def labels_alone(world: World) -> TransitionFit:
 
 def papers_bins(world: World) -> TransitionFit:
     """Estimate θ as the paper, in bins of 64 galaxies."""
-    rows = world.learning
-    return fit_transition(world.labels[rows], world.alpha[rows], method="binned", bins=rows.size // _PER_BIN)
+    return fit_transition(world.labels[world.learning], world.alpha[world.learning], method="binned")
 
 
 def conditional(world: World) -> TransitionFit:
