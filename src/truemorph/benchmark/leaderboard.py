@@ -86,11 +86,9 @@ def _row(world: World, method: Method) -> dict[str, Any]:
             measured["drift"] = drift(p[:n], twins, world.truth[rows][:n])
     if world.images is not None:
         tell(f"{world.name} {world.seed} {method.name}: {measured['seconds']:.0f} s")
+    labels = world.labels[rows]
     if p is not None:
         labels = p.argmax(axis=1) if p.ndim == 2 else (p > 0.5).astype(np.int64)
-    else:
-        assert outcome.labels is not None
-        labels = outcome.labels[rows]
     if world.votes is not None:
         scores = answer_scores(world, p, labels)
     else:

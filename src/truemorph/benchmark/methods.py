@@ -49,12 +49,11 @@ def benchmark_config(pixels: int, epochs: int) -> TrainingConfig:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Result of a method: one of `predict`, `p` and `labels`."""
+    """Result of a method: `predict` or `p`; with neither, it leaves the observed labels as they are."""
 
     # p(class 1), shape (M,), of images, shape (M, S, S, 3); of a question p of all classes, shape (M, K).
     predict: Callable[[np.ndarray], np.ndarray] | None = None
     p: np.ndarray | None = None  # the same of all galaxies, from methods without images
-    labels: np.ndarray | None = None  # of all galaxies, from methods without probabilities
 
 
 def network(
@@ -84,7 +83,6 @@ def network(
     fewer = learned.rows(TRAIN).size / world.rows(TRAIN).size
     changes = {"folds": folds, "seed": world.seed, "epochs": round(world.config.epochs / fewer), **world.training}
     config = world.config.model_copy(update=changes)
-    columns = {"label": world.labels[rows], "alpha": world.alpha[rows], "split": learned.split[rows]}
     curve = transition or MatrixTransition.identity(len(world.names))
     observed = dict[str, Any]()
     if votes is not None:
@@ -92,8 +90,6 @@ def network(
     elif world.asked is not None:
         observed = {"questions": (world.asked,)}
         evidence = certain(labels, len(world.names)) if evidence is None else evidence
-    else:
-        columns["label"] = labels[rows]
     if evidence is not None:
         observed["evidence"] = evidence[rows]
     if curve.n_observables:
@@ -102,8 +98,8 @@ def network(
     if tuned:
         gold = learned.gold[rows]
         observed["gold"] = Gold((gold != UNKNOWN).astype(float), certain(gold, len(world.names)))
-    frame = pl.DataFrame({"object_id": rows, **columns})
-    training = TrainingRows(frame, world.images[rows], label=world.names, **observed)
+    columns = {"object_id": rows, "label": labels[rows], "alpha": world.alpha[rows], "split": learned.split[rows]}
+    training = TrainingRows(pl.DataFrame(columns), world.images[rows], label=world.names, **observed)
     return train_members(training, curve, config, f"{world.name} {world.seed}")
 
 
@@ -467,7 +463,7 @@ class Method:
 
 # Worlds whose labels follow a T(α).
 _WITH_TRUE_T = [picture for picture in WITH_PICTURES if SIMULATED.get(picture, "real")]
-_LABELS = Method("labels", "observed labels", lambda world: Outcome(labels=world.labels))
+_LABELS = Method("labels", "observed labels", lambda world: Outcome())
 _TRUTH = Method("truth", "trained on true classes", lambda world: trained(world, world.truth))
 METHODS = {
     NETWORKS: (
