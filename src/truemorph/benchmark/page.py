@@ -17,6 +17,9 @@ from truemorph.report.page import Illustration, Page, Section, Table, write_page
 from truemorph.results import number, with_error
 from truemorph.tables import frame_of_rows
 
+# Scores of a method in a world, averaged over seeds, as `summarise` makes them.
+Row = Mapping[str, Any]
+Rows = Sequence[Row]
 # Column head and meaning of each metric. All but the first are shown where a row has them.
 METRICS = {
     "balanced_accuracy": ("balanced accuracy", "mean of the accuracies of both classes, at p = 0.5"),
@@ -75,18 +78,18 @@ ANSWERED = (
 )
 
 
-def _metrics_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def _metrics_of(rows: Rows) -> list[str]:
     return [metric for metric in METRICS if any(row["means"].get(metric) is not None for row in rows)]
 
 
-def _first_of(row: Mapping[str, Any], metrics: Sequence[str]) -> tuple[float | None, float]:
+def _first_of(row: Row, metrics: Sequence[str]) -> tuple[float | None, float]:
     """Return mean and standard deviation of the first of the metrics that a row has."""
     name = next((metric for metric in metrics if row["means"].get(metric) is not None), metrics[0])
     return row["means"].get(name), row["stds"].get(name) or 0.0
 
 
-def _by_world(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Mapping[str, Any]]]:
-    worlds: dict[str, dict[str, Mapping[str, Any]]] = {}
+def _by_world(rows: Rows) -> dict[str, dict[str, Row]]:
+    worlds = dict[str, dict[str, Row]]()
     for row in rows:
         worlds.setdefault(row["world"], {})[row["method"]] = row
     return worlds
@@ -94,7 +97,7 @@ def _by_world(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Mapping[
 
 def draw_scores(
     panel: Any,
-    rows: Sequence[Mapping[str, Any]],
+    rows: Rows,
     titles: Mapping[str, str],
     label: str = "balanced accuracy (high is good)",
     metrics: Sequence[str] = _ACCURACY,
@@ -118,7 +121,7 @@ def draw_scores(
     return panel
 
 
-def leaderboard_figure(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str], of: str = CLASSES[1]) -> Figure:
+def leaderboard_figure(rows: Rows, titles: Mapping[str, str], of: str = CLASSES[1]) -> Figure:
     """Draw both scores, one panel below the other."""
     figure = Figure(figsize=(_WIDTH, 2 * (0.6 + _LINE * len(titles)) + 0.6), layout="constrained")
     axes: Any = figure.subplots(2)
@@ -129,18 +132,18 @@ def leaderboard_figure(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, s
     return figure
 
 
-def summary_table(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str], of: str = CLASSES[1]) -> Table:
+def summary_table(rows: Rows, titles: Mapping[str, str], of: str = CLASSES[1]) -> Table:
     """Balanced accuracy and fraction error of each method (rows) in each world (columns)."""
     worlds = _by_world(rows)
 
-    def both(row: Mapping[str, Any] | None) -> str:
+    def both(row: Row | None) -> str:
         return "–" if row is None else " / ".join(number(_first_of(row, metrics)[0]) for metrics in (_ACCURACY, _ERROR))
 
     lines = [[title, *(both(here.get(name)) for here in worlds.values())] for name, title in titles.items()]
     return Table("Summary", ["method", *worlds], lines, SUMMARY.format(of))
 
 
-def world_tables(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> list[Table]:
+def world_tables(rows: Rows, titles: Mapping[str, str]) -> list[Table]:
     """Return one table a world with all metrics, best balanced accuracy first."""
     tables = []
     for world, named in _by_world(rows).items():
@@ -159,7 +162,7 @@ def world_tables(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -
     return tables
 
 
-def scores_frame(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> pl.DataFrame:
+def scores_frame(rows: Rows, titles: Mapping[str, str]) -> pl.DataFrame:
     """Return all scores, one row a world and method; of each metric its mean over seeds and, as `_std`, its spread."""
     lines = []
     for row in rows:
