@@ -73,7 +73,9 @@ def _entries(table: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, 
     """Yield names and settings; in TOML, `gz2.images = ...` is a nested table but `"gz2.images" = ...` is not."""
     for key, value in table.items():
         name = before + key
-        if isinstance(value, Mapping) and "." not in name:
-            yield from _entries(value, f"{name}.")
+        if not isinstance(value, Mapping):
+            yield name, {"url": value}
+        elif "." in name:
+            yield name, dict(value)
         else:
-            yield name, dict(value) if isinstance(value, Mapping) else {"url": value}
+            yield from _entries(value, f"{name}.")

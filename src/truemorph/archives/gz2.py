@@ -60,15 +60,13 @@ def _list_images(out: Path, names: list[str], address: Address) -> tuple[int, li
     target = out / "images.parquet"
     kinds = {"objid": pl.Int64, "asset_id": pl.Int64, "sample": pl.String}
     mapping = read_columns(out / MAPPING, kinds, nulls=True)
-    rank = {sample: number for number, sample in enumerate(SAMPLES)}
-    there = mapping.with_columns(
-        image=pl.format("images/{}.jpg", "asset_id"),
-        rank=pl.col("sample").replace_strict(rank, default=len(rank), return_dtype=pl.Int64),
-    ).filter(pl.col("image").is_in(pl.Series(names, dtype=pl.String).implode()))
+    there = mapping.with_columns(image=pl.format("images/{}.jpg", "asset_id"))
+    there = there.filter(pl.col("image").is_in(pl.Series(names, dtype=pl.String).implode()))
     if there.height == 0:
         raise TruemorphError(f"{out / ZIP}: none of its images are in {MAPPING}; delete both and retry")
+    rank = pl.col("sample").cast(pl.Enum(SAMPLES), strict=False)
     listed = (
-        there.sort("rank", "asset_id")
+        there.sort(rank, "asset_id", nulls_last=True)
         .unique("objid", keep="first", maintain_order=True)
         .sort("objid")
         .select(*_IMAGE_COLUMNS)

@@ -79,7 +79,7 @@ def fetch(
             rows[name]["status"] = f"{FAILED}: {problem}"
             in_a_row += 1
         table = pl.DataFrame(list(rows.values()), schema=_SCHEMA)
-        write_recorded(out / "hst.csv", table, sources[0], query)
+        write_recorded(out / "hst.csv", table, sources[0], query, {})
         if in_a_row == _GIVE_UP:
             raise TruemorphError(f"{in_a_row} images in a row {rows[name]['status']}")
     statuses = [str(rows[name]["status"]) for name in objects]

@@ -82,8 +82,8 @@ def is_recorded(path: Path, url: str | None = None) -> bool:
 
 def is_local(folder: Path) -> bool:
     """Whether a file of a folder came from a server on this computer, which serves no real archive."""
-    urls = (entry.get("url") for entry in read_provenance(folder).values())
-    return any(urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1") for url in urls if url)
+    hosts = {urlsplit(entry.get("url", "")).hostname for entry in read_provenance(folder).values()}
+    return not hosts.isdisjoint(("localhost", "127.0.0.1", "::1"))
 
 
 def origin(path: PathLike) -> dict[str, Any]:
@@ -95,11 +95,9 @@ def origin(path: PathLike) -> dict[str, Any]:
     return entry | file | changed
 
 
-def write_recorded(
-    path: Path, frame: pl.DataFrame, address: Address, query: str, columns: Columns | None = None
-) -> None:
+def write_recorded(path: Path, frame: pl.DataFrame, address: Address, query: str, columns: Columns) -> None:
     """Write a table, with units and descriptions if the format has them, and record it."""
-    units = {name: unit for name, (unit, _) in (columns or {}).items() if unit}
-    descriptions = {name: about for name, (_, about) in (columns or {}).items()}
+    units = {name: unit for name, (unit, _) in columns.items() if unit}
+    descriptions = {name: about for name, (_, about) in columns.items()}
     write_table(CatalogTable(frame, units=units, descriptions=descriptions), path)
     record(path, address, query)

@@ -36,7 +36,7 @@ BATCH = 150
 # Arcminutes: detections of one object in other fields are within this distance, other objects are not.
 SAME_OBJECT = 0.05
 _UNMEASURED = -9999.0  # in all columns of PhotoObjAll; its error is then -1000
-_DR7 = range(1 << 59, 2 << 59)  # objID begins with the sky version: 1 in DR7, 2 since DR8, 15 in the Stripe 82 coadd
+_SKY_VERSION = 1 << 59  # objID // this is 1 in DR7, 2 since DR8, 15 in the Stripe 82 coadd
 _ID_NAMES = ("dr7objid", "objid", "object_id")
 _TOO_MANY = re.compile(r"maximum \d+ queries allowed per minute", re.IGNORECASE)
 _MEASURED = (
@@ -117,7 +117,7 @@ def fetch(session: Session, known: dict[str, Address], out: Path, *, ids: Any = 
             raise InputError(f"none of {dr7_ids.len():,d} ids is in DR7 (first: {dr7_ids[0]}); give DR7 objids (`ids`)")
         table = _table(photometry, _found(session, address.url, out, DETECTIONS, objects))
         missing = dr7_ids.filter(~dr7_ids.is_in(objects.implode()))
-        write_recorded(out / "missing.csv", missing.to_frame(), address, sql)
+        write_recorded(out / "missing.csv", missing.to_frame(), address, sql, {})
         write_recorded(out / "photometry.parquet", table, address, sql, COLUMNS)
     absent = dr7_ids.len() - table.height
     counts = {
@@ -141,11 +141,12 @@ def _dr7_ids(source: Any, column: str | None, out: Path) -> pl.Series:
             # Read only the ids, because these tables have hundreds of columns.
             read = [pl.read_csv(path, columns=["dr7objid"], infer_schema=False)["dr7objid"] for path in tables]
             values = pl.concat([pl.Series("dr7objid", [], pl.String), *read])
-        elif (is_path := isinstance(source, str | os.PathLike)) or hasattr(source, "columns"):
-            frame, what = read_table(source).frame, str(source) if is_path else what
-            name = find_column(frame, [column] if column else _ID_NAMES, f"{what} (`id`)")
+        elif isinstance(source, str | os.PathLike) or hasattr(source, "columns"):
+            table = read_table(source)
+            what = str(table.path or what)
+            name = find_column(table.frame, [column] if column else _ID_NAMES, f"{what} (`id`)")
             what = f"{what}: column {name}"
-            values = frame[name].cast(pl.String)
+            values = table.frame[name].cast(pl.String)
         else:
             values = pl.Series([str(value) for value in source if value is not None], dtype=pl.String)
         ids = values.str.strip_chars().replace({"": None}).drop_nulls().cast(pl.Int64).unique().sort().alias("objid")
@@ -153,7 +154,7 @@ def _dr7_ids(source: Any, column: str | None, out: Path) -> pl.Series:
         raise InputError(f"{what}: not integers (floats lose digits); name another column (`id`)") from problem
     if ids.len() == 0:
         raise InputError(f"{what}: no ids; give DR7 objids (`ids`)")
-    wrong = ids.filter((ids < _DR7.start) | (ids >= _DR7.stop))
+    wrong = ids.filter(ids // _SKY_VERSION != 1)
     if wrong.len():
         ranges = "DR7 ids have 18 digits and begin with 587 or 588 (later: 1237; Stripe 82 coadd: 8647)"
         raise InputError(f"{what}: {wrong[-1]} is not from DR7; remove it, or name another column (`id`). {ranges}")
