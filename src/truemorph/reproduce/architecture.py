@@ -72,7 +72,7 @@ def layers_of(network: Any, size: int) -> list[Layer]:
 
 def network_figure(work: Work) -> list[Illustration]:
     """Draw Figure 2 of DDB's network, or of another if there is none."""
-    name = next((name for name in (DDB, *NETWORKS) if work.have(name)), None)
+    name = next(filter(work.have, (DDB, *NETWORKS)), None)
     if name is None:
         return []
     model = load(work.file(name, MODEL))

@@ -186,7 +186,7 @@ def _make_sample(work: Work, folder: Path) -> dict[str, Any]:
     catalogue = replace(prepared.catalogue, frame=sample)
     prepared = replace(prepared, catalogue=catalogue, funnel=[*prepared.funnel, *steps])
     write_preparation(prepared, folder / CATALOGUE)
-    write_table(replace(catalogue, frame=sample.filter(pl.col("split") == TEST)), folder / TEST_ROWS)
+    write_table(replace(catalogue, frame=sample.filter(split=TEST)), folder / TEST_ROWS)
     if hart_votes:
         debiased = sample.with_columns(pl.col(f"hart_{name}").alias(name) for name in _LABELS)
         metadata = catalogue.metadata | {"votes": hart_votes}
@@ -196,7 +196,7 @@ def _make_sample(work: Work, folder: Path) -> dict[str, Any]:
         "findings": [*prepared.findings, *_simulated(work, catalogue.metadata)],
         "galaxies": sample.height,
         "of": everything.height,
-        "with_image": int(sample["image"].is_not_null().sum()),
+        "with_image": sample["image"].count(),
     }
 
 

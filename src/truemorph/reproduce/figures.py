@@ -119,7 +119,7 @@ def _better(work: Work) -> tuple[Path, pl.DataFrame]:
         better=names.replace_strict(files, default=None, return_dtype=pl.String),
         verdict=names.replace_strict(_verdicts(work), default="", return_dtype=pl.String),
     )
-    return folder, table.filter(pl.col("better").is_not_null())
+    return folder, table.drop_nulls("better")
 
 
 def _pairs_settings(work: Work) -> dict[str, Any]:
@@ -230,7 +230,7 @@ def colour_magnitude(work: Work) -> list[Illustration]:
         ("smooth, both", SMOOTH, SMOOTH, RED, "."),
         ("changed to disk", SMOOTH, DISK, GREY, "x"),
     ):
-        group = frame.filter((pl.col(GZ2B) == label) & (pl.col(DDB) == ours))
+        group = frame.filter(pl.col(GZ2B) == label, pl.col(DDB) == ours)
         groups.append(group.select(pl.lit(name).alias("group"), "object_id", "M_r", COLOUR, "letter"))
         plain = group.filter(pl.col("letter").is_null())
         about = f"{name} ({group.height:,})"
@@ -252,8 +252,7 @@ def colour_magnitude(work: Work) -> list[Illustration]:
 
 
 def _maps_settings(work: Work) -> dict[str, Any]:
-    there = [name for name in NETWORKS if work.have(name)]
-    if not there:
+    if not (there := list(filter(work.have, NETWORKS))):
         raise Lacks(f"a network for Grad-CAM: {work.outcomes[DDB].text or f'stage {DDB}'}")
     test = work.catalogue(TEST_ROWS).frame
     return {
@@ -266,8 +265,8 @@ def _maps_settings(work: Work) -> dict[str, Any]:
 def _make_maps(work: Work, folder: Path) -> dict[str, Any]:
     """Make mean Grad-CAM maps and profiles of all test galaxies; save them, because this may take hours."""
     test = work.catalogue(TEST_ROWS)
-    frame = test.frame.filter(pl.col("image").is_not_null())
-    models = {TABLE_1[name].labels: load(work.file(name, MODEL)) for name in NETWORKS if work.have(name)}
+    frame = test.frame.drop_nulls("image")
+    models = {TABLE_1[name].labels: load(work.file(name, MODEL)) for name in filter(work.have, NETWORKS)}
     explanations = explain(models, galaxies_of(frame, image_folder(test)), frame.height)
     for number, explanation in enumerate(explanations.values()):
         for group in explanation.classes:

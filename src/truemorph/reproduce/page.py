@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from truemorph.findings import Finding, unique
 from truemorph.io import write_file
@@ -135,7 +134,7 @@ def _table_1(work: Work) -> Table:
         lines.append(cells)
     leaves = f"{2 ** table['depth']} leaves in {', '.join(table['intrinsic'])}, " if table["intrinsic"] else ""
     both = measure if measure == "CV18" else f"{measure}, CV18 (not comparable)"
-    networks = [work.result(name) for name in NETWORKS if work.have(name)]
+    networks = [work.result(name) for name in filter(work.have, NETWORKS)]
     epochs = ", ".join(str(network["epochs"]) for network in networks)
     trained = f"Networks: {networks[0]['network']}, {epochs} epochs (settings: run.toml). " if networks else ""
     note = (
@@ -164,7 +163,7 @@ def _other_values(work: Work, curves: Distributions | None) -> Table:
         here = with_error(row["theta"], row["stderr"], ".2f")
         lines.append([f"θ of {row['name'].upper()}", here, f"{row['paper']:.2f}"])
     if curves is not None:
-        smooth = curves.table.filter((pl.col("panel") == "smooth") & (pl.col("labels") == curves.observed_name))
+        smooth = curves.table.filter(panel="smooth", labels=curves.observed_name)
         disk_like = 1 - smooth["share_above"][0] if smooth.height else None
         values = (number(disk_like, ".2f"), f"about {DISK_LIKE_AMONG_SMOOTH:.2f}")
         lines.append(["fraction of GZ2B smooth with disk profiles (Sérsic index n ≤ 3)", *values])

@@ -45,7 +45,8 @@ from truemorph.results import with_error
 from truemorph.tables import numeric_columns, read_table
 
 GOLD = "gold labels"
-MODELS = (RESNET_GZ2B, RESNET_GZ2D, DCV14, DDB)
+# Models, and the labels that they are trained on.
+MODELS = {RESNET_GZ2B: GZ2B, RESNET_GZ2D: GZ2D, DCV14: GZ2B, DDB: GZ2B}
 # Label sets with a smaller fraction of the test galaxies do not restrict the galaxies of Table 1.
 _ENOUGH = 0.5
 _FEWEST = 10
@@ -131,11 +132,10 @@ def table_rows(
     from paired resamples (see `compare_pairs`). `accuracy` and `precision` (macro-averaged): vs the labels that a model
     was trained on. With gold labels, `balanced_accuracy` and `fraction_rms` against them ("…: gold labels").
     """
-    trained_on = {name: GZ2D if name == RESNET_GZ2D else GZ2B for name in MODELS if name in measurement.sets}
     references = {
-        measurement.sets[name].name: measurement.sets[labels]
-        for name, labels in trained_on.items()
-        if labels in measurement.sets
+        measurement.sets[name].name: measurement.sets[trained_on]
+        for name, trained_on in MODELS.items()
+        if {name, trained_on} <= measurement.sets.keys()
     }
     sets = [*measurement.sets.values()]
     parts = {
@@ -190,9 +190,9 @@ def compare_pairs(measurement: Measured, tree: BiasTree) -> list[dict[str, Any]]
         difference = float(apart[0]) if np.isfinite(apart[0]) else None
         paper = TABLE_1[later].cv18 - TABLE_1[earlier].cv18
         paper_error = float(np.hypot(TABLE_1[later].stderr, TABLE_1[earlier].stderr))
-        same = None
-        if tree.intrinsic is not None and abs(paper) > paper_error and not (one_class(first) or one_class(second)):
-            same = None if difference is None else (difference > 0) == (paper > 0)
+        same, two_classes = None, not (one_class(first) or one_class(second))
+        if two_classes and tree.intrinsic is not None and abs(paper) > paper_error and difference is not None:
+            same = (difference > 0) == (paper > 0)
         pair = {
             "earlier": earlier,
             "later": later,
@@ -216,7 +216,7 @@ def order(pairs: list[dict[str, Any]]) -> tuple[int, int]:
 def _findings(work: Work, table: dict[str, Any]) -> list[Finding]:
     """Return what limits the comparison of Table 1 with the paper."""
     findings, measure = list[Finding](), table["measure"]
-    networks = [work.result(name)["network"] for name in NETWORKS if work.have(name)]
+    networks = [work.result(name)["network"] for name in filter(work.have, NETWORKS)]
     if work.options.fraction < 1 or any(network != _PAPERS for network in networks):
         drawn = work.result("catalogue")["galaxies"]
         text = f"The sample has {drawn:,} galaxies, the paper's {sum(SAMPLE):,}"
