@@ -6,7 +6,6 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -54,13 +53,14 @@ def _fit_theta(work: Work, folder: Path) -> dict[str, Any]:
     write_fit(described, fit.plot().figure, folder / FIT)
 
     likelihood = Settings("likelihood", "rayleigh", delta=None)  # only θ is compared
-    others: list[tuple[str, CatalogTable, Settings, Sequence[str]]] = [
+    others = [
         (_UNWEIGHTED, catalogue, likelihood, _TRAINING_ROWS),
         ("the same, all galaxies", catalogue, likelihood, ()),
     ]
-    for n in (per_bin for per_bin in _PER_BIN if training // per_bin > 4):
-        bins_of_n = replace(likelihood, method="binned", bins=training // n)
-        others.append((f"{training // n:,} bins of {n:,}", catalogue, bins_of_n, _TRAINING_ROWS))
+    for n in _PER_BIN:
+        if (bins := training // n) > 4:
+            binned = replace(likelihood, method="binned", bins=bins)
+            others.append((f"{bins:,} bins of {n:,}", catalogue, binned, _TRAINING_ROWS))
     changed = {_WEIGHTED: pl.col("draw_weight").alias("sampling_weight")}
     if "psfWidth_r_best" in catalogue.frame.columns:
         changed["likelihood, best PSF of all fields"] = BEST_ALPHA.alias("alpha")
@@ -71,17 +71,19 @@ def _fit_theta(work: Work, folder: Path) -> dict[str, Any]:
     for how, table, settings, where in others:
         with suppress(InputError):
             fitted = fit_catalogue(table, settings, where)[1]
-            compared.append(
-                {"how": how, "theta": fitted["parameters"]["theta"], "stderr": fitted["stderr"].get("theta")}
-            )
+            compared.append({"how": how, **_theta_of(fitted)})
     return {
-        "theta": described["parameters"]["theta"],
-        "stderr": described["stderr"].get("theta"),
+        **_theta_of(described),
         "bins": fit.settings.bins,
         "galaxies": described["galaxies"],
         "findings": [*described["findings"], *_shifted_by_selection(compared)],
         "others": compared,
     }
+
+
+def _theta_of(fit: dict[str, Any]) -> dict[str, Any]:
+    """Return θ and its error; None for networks that treat labels as correct."""
+    return {"theta": (fit.get("parameters") or {}).get("theta"), "stderr": (fit.get("stderr") or {}).get("theta")}
 
 
 def _shifted_by_selection(compared: list[dict[str, Any]]) -> list[Finding]:
@@ -224,11 +226,10 @@ def _train(
             train_on_catalogue(run, catalogue)
     model = load(folder / MODEL)
     label_table(model, LabelOptions(work.file("catalogue", labelled), folder / LABELS), max_bad=1.0)
-    transition, history = model.described["transition"], folder / MODEL / "history.csv"
+    history = folder / MODEL / "history.csv"
     return {
         "model_hash": model.model_hash,
-        "theta": (transition.get("parameters") or {}).get("theta"),
-        "stderr": (transition.get("stderr") or {}).get("theta"),
+        **_theta_of(model.described["transition"]),
         "network": f"{model.config.backbone}, {model.config.image_size} pixels" if model.uses_images else None,
         "epochs": pl.read_csv(history).height if history.is_file() else None,
     }
