@@ -22,13 +22,12 @@ from truemorph.bias.binning import Bins, default_bins
 from truemorph.bias.curves.paths import TreeTransition
 from truemorph.bias.curves.transitions import DISK, UNKNOWN
 from truemorph.bias.fitting import fit_transition
-from truemorph.bias.likelihood import posterior
 from truemorph.bias.regression.gold import GoldRegression, regression_terms
 from truemorph.bias.regression.nested import NestedRegression
 from truemorph.bias.result import FittedCurve
 from truemorph.bias.sample import FEWEST
 from truemorph.catalogs.catalogue import checksum, classes_of, find_images, object_ids
-from truemorph.catalogs.paths import asked_of, gold_column, majority_paths, path_observations, root_of, votes_at_gates
+from truemorph.catalogs.paths import asked_of, given_labels, gold_column, majority_paths, root_of, votes_at_gates
 from truemorph.catalogs.question_gold import gold_of_question
 from truemorph.errors import InputError
 from truemorph.findings import Finding
@@ -36,7 +35,7 @@ from truemorph.gold.choices import choices_of, choices_of_label
 from truemorph.gold.strata import Strata, rank_among_equal
 from truemorph.io import file_hash, plain, read_checked, save_figure, write_json
 from truemorph.plotting import BLUE, GREY, axes_or_new
-from truemorph.questions import Asked, Quantity, Question, Tree
+from truemorph.questions import Asked, Quantity, Tree
 from truemorph.results import Result, quantity_table, text_facts, text_table
 from truemorph.tables import CatalogTable, missing_in, numeric_columns, read_columns, write_table
 
@@ -151,26 +150,15 @@ class GoldPlan(Result):
         return ax
 
 
-def predicted_probabilities(
-    label: np.ndarray, alpha: np.ndarray, gold: np.ndarray, curve: FittedCurve | None, observables: np.ndarray | None
+def _by_curve(
+    fractions: Sequence[float], curve: FittedCurve, catalogue: CatalogTable, names: Sequence[str]
 ) -> np.ndarray:
-    """p(class 1) of each galaxy given label and α, shape (N,), by an estimate or a pilot's gold labels.
-
-    By an estimate (from the labels, if none is given) it is the value nearest to one half that the range of its
-    fraction allows: a plan should not rest on the assumption that gold labels are to test.
-    """
-    if curve is None and _predict(gold):
-        bins = Bins.cut(alpha, default_bins(label.size))
-        regression = GoldRegression.fit(regression_terms(label, alpha), gold, bins)
-        return regression.predicted(np.arange(label.size))[:, DISK]
-    fit = fit_transition(label, alpha).curve if curve is None else curve
-    low, high = fit.fraction_range[fit.classes[DISK]]
-    every = []
-    for fraction in (low, fit.class_fractions[DISK], high):
-        prior = np.tile([1 - fraction, fraction], (label.size, 1))
-        every.append(posterior(prior, label, alpha, fit.transition, observables=observables)[:, DISK])
-    both = np.array(every)
-    return np.asarray(both[np.argmin(np.abs(both - 0.5), axis=0), np.arange(label.size)])
+    """p(class | observed, α) of all galaxies, shape (N, K), from class fractions and T(α), which depends on `names`."""
+    frame, source = catalogue.frame, catalogue.source
+    p = given_labels(np.tile(fractions, (frame.height, 1)), frame, curve.transition, names, source)
+    if not np.isfinite(p).all():
+        raise InputError(f"{source}: some galaxies have no {' or '.join(names)}; select those that have (`where`)")
+    return p
 
 
 def _predict(gold: np.ndarray) -> bool:
@@ -215,9 +203,7 @@ def _of_question(
     if (column := gold_column(question)) in frame.columns:
         gold = np.maximum(gold_of_question(frame, asked, column, source).numbers, UNKNOWN)
     if curve is not None and transition is not None:
-        observed, values = path_observations(frame, transition, source), _observables(frame, observables, source)
-        fractions = np.tile(curve.class_fractions, (label.size, 1))
-        of_classes = posterior(fractions, observed, alpha, transition, observables=values)
+        of_classes = _by_curve(curve.class_fractions, curve, catalogue, observables)
         probabilities = of_classes @ np.eye(len(classes))[list(asked.answers_of_classes)]
     elif _predict(gold):
         bins = Bins.cut(alpha, default_bins(label.size))
@@ -242,37 +228,38 @@ def _of_question(
 def _of_estimate(curve: FittedCurve, asked: Asked) -> TreeTransition:
     """Return T(α) of an estimate, which must be of the question that is asked; its answers may be merged."""
     transition = curve.transition
-    questions = transition.asked.questions if isinstance(transition, TreeTransition) else ()
-    if not isinstance(transition, TreeTransition) or [*map(_answers, questions)] != [*map(_answers, asked.questions)]:
-        raise InputError(f"the estimate is of another question (`estimate`) than the plan, {asked.question!r}")
-    return transition
+    if isinstance(transition, TreeTransition) and _answers(transition.asked) == _answers(asked):
+        return transition
+    raise InputError(f"the estimate is of another question (`estimate`) than the plan, {asked.question!r}")
 
 
-def _answers(question: Question) -> tuple[str, ...]:
-    return question.name, *question.answers
-
-
-def _observables(frame: pl.DataFrame, names: Sequence[str], source: str) -> np.ndarray | None:
-    """Return the columns on which the curve of an estimate depends beside α, shape (N, J); None without."""
-    values = numeric_columns(frame, names, source) if names else None
-    if values is not None and not np.isfinite(values).all():
-        raise InputError(f"{source}: some galaxies have no {' or '.join(names)}; select those that have (`where`)")
-    return values
+def _answers(asked: Asked) -> list[tuple[str, ...]]:
+    return [(question.name, *question.answers) for question in asked.questions]
 
 
 def _of_label(catalogue: CatalogTable, curve: FittedCurve | None, observables: Sequence[str]) -> _Prediction:
-    """Probabilities of the two classes of all galaxies; see `predicted_probabilities`."""
-    frame, source = catalogue.frame, catalogue.source
+    """Probabilities of the two classes of all galaxies: by an estimate, or a pilot's gold labels.
+
+    By an estimate (from the labels, if none is given) it is the value nearest to one half that the range of its
+    fraction allows: a plan should not rest on the assumption that gold labels are to test.
+    """
     if curve is not None and len(curve.classes) != 2:
         raise InputError("the estimate is of a question (`estimate`); name the question (`question`)")
-    label, values = frame["label"].to_numpy(), _observables(frame, observables, source)
-    gold = np.full(label.size, UNKNOWN)
-    if "gold" in frame.columns:
-        gold = frame["gold"].fill_null(UNKNOWN).to_numpy()
-    predicted = predicted_probabilities(label, frame["alpha"].to_numpy(), gold, curve, values)
+    frame = catalogue.frame
+    label, alpha, rows = frame["label"].to_numpy(), frame["alpha"].to_numpy(), np.arange(frame.height)
+    gold = frame["gold"].fill_null(UNKNOWN).to_numpy() if "gold" in frame.columns else np.full(label.size, UNKNOWN)
+    if curve is None and _predict(gold):
+        bins = Bins.cut(alpha, default_bins(label.size))
+        probabilities = GoldRegression.fit(regression_terms(label, alpha), gold, bins).predicted(rows)
+    else:
+        fit = fit_transition(label, alpha).curve if curve is None else curve
+        low, high = fit.fraction_range[fit.classes[DISK]]
+        fractions = low, fit.class_fractions[DISK], high
+        allowed = np.array([_by_curve([1 - fraction, fraction], fit, catalogue, observables) for fraction in fractions])
+        probabilities = allowed[np.abs(allowed[:, :, DISK] - 0.5).argmin(axis=0), rows]
     classes = classes_of(catalogue)
     counted = Quantity(f"{classes[1]} fraction", (0.0, 1.0))
-    return _Prediction(label, np.column_stack([1 - predicted, predicted]), (counted,), gold, {"classes": classes})
+    return _Prediction(label, probabilities, (counted,), gold, {"classes": classes})
 
 
 @dataclass(frozen=True)
