@@ -291,7 +291,8 @@ class PlanOptions:
 class _Candidates:
     """Which galaxies of a catalogue can be chosen, and what they are binned by."""
 
-    able: np.ndarray  # (N,): whether they can be shown
+    image: pl.Series  # (N,): names of images
+    able: np.ndarray  # (N,): whether they can be shown; all, if images are named after the ids
     before: np.ndarray  # (N,): probability of selection by earlier plans
     rows: np.ndarray  # of those that can be chosen
     pilot: np.ndarray  # rows of those that have a gold label
@@ -301,13 +302,14 @@ class _Candidates:
 def _candidates(catalogue: CatalogTable, asked: Asked | None, options: PlanOptions) -> _Candidates:
     """Return the galaxies that can be chosen, once what is wanted of the plan suits them."""
     frame, source, names = catalogue.frame, catalogue.source, options.names
-    able = _images(frame)[1]
+    image = frame["image"] if "image" in frame.columns else pl.repeat(None, frame.height, dtype=pl.String, eager=True)
+    able = image.is_not_null().to_numpy() | (image.count() == 0)
     before, labelled = _earlier(frame, None if asked is None else asked.question)
     columns = numeric_columns(frame, names, source)
     rows = np.flatnonzero(able & ~labelled)
     _check_wanted(source, options, columns[rows])
     column = columns[:, 0] if len(names) == 1 else columns
-    return _Candidates(able, before, rows, np.flatnonzero(able & labelled), column)
+    return _Candidates(image, able, before, rows, np.flatnonzero(able & labelled), column)
 
 
 def make_plan(
@@ -397,7 +399,7 @@ def _planned(
     return pl.DataFrame(
         {
             "object_id": frame["object_id"].cast(pl.String),
-            "image": _images(frame)[0],
+            "image": galaxies.image,
             "alpha": frame["alpha"].cast(pl.Float64),
             "stratum": pl.Series(stratum).replace(-1, None),
             "probability": probability,
@@ -405,12 +407,6 @@ def _planned(
             "position": pl.Series(position).replace(-1, None),
         }
     )
-
-
-def _images(frame: pl.DataFrame) -> tuple[pl.Series, np.ndarray]:
-    """Return names of images, and which galaxies can be labelled: all, if images are named after the ids."""
-    image = frame["image"] if "image" in frame.columns else pl.repeat(None, frame.height, dtype=pl.String, eager=True)
-    return image, image.is_not_null().to_numpy() | (image.count() == 0)
 
 
 def _first_of_each(stratum: np.ndarray, drawn: np.ndarray, seed: int) -> np.ndarray:
@@ -553,7 +549,7 @@ def images_of(galaxies: pl.DataFrame, root: Path) -> dict[str, Path]:
     if not root.is_dir():
         raise InputError(f"{root}: is not a folder of images")
     ids = galaxies["object_id"]
-    named, after = find_images(ids, galaxies["image"], root), find_images(ids, None, root)
-    names = {galaxy: name or other for galaxy, name, other in zip(ids, named, after, strict=True)}
-    paths = {galaxy: Path(os.path.abspath(root / name)) for galaxy, name in names.items() if name is not None}
-    return {galaxy: path for galaxy, path in paths.items() if path.is_relative_to(os.path.abspath(root))}
+    inside = Path(os.path.abspath(root))
+    names = zip(ids, find_images(ids, galaxies["image"], root), find_images(ids, None, root), strict=True)
+    paths = {galaxy: Path(os.path.abspath(root / (named or after))) for galaxy, named, after in names if named or after}
+    return {galaxy: path for galaxy, path in paths.items() if path.is_relative_to(inside)}
