@@ -95,19 +95,19 @@ def agreement(labels: LabelSet, reference: LabelSet) -> dict[str, Any]:
     """How labels agree with those of a reference, on the galaxies where both are known.
 
     `accuracy`; of each class (`precision_disk`) the fraction of galaxies with this label on which the reference agrees,
-    and `precision`, their mean; None where there are no such galaxies. Of each class (`to_disk`) the number of galaxies
+    and `precision`, their mean; NaN where there are no such galaxies. Of each class (`to_disk`) the number of galaxies
     with this label, but not by the reference.
     """
     both = labels.known & reference.known
     own, other = labels.labels[both], reference.labels[both]
     names = [slug(name) for name in labels.classes]
-    shares = [float((other[own == k] == k).mean()) if np.any(own == k) else None for k in range(len(names))]
-    defined = [share for share in shares if share is not None]
+    called, right = (np.bincount(of, minlength=len(names)) for of in (own, own[own == other]))
+    shares = ratio(right, called)
     return {
-        "accuracy": float((own == other).mean()) if own.size else None,
-        "precision": float(np.mean(defined)) if defined else None,
-        **{f"precision_{name}": share for name, share in zip(names, shares, strict=True)},
-        **{f"to_{name}": int(((own == k) & (other != k)).sum()) for k, name in enumerate(names)},
+        "accuracy": float(ratio(right.sum(), called.sum())),
+        "precision": float(np.nanmean(shares)) if own.size else np.nan,
+        **{f"precision_{name}": float(share) for name, share in zip(names, shares, strict=True)},
+        **{f"to_{name}": int(n) for name, n in zip(names, called - right, strict=True)},
     }
 
 
@@ -143,7 +143,7 @@ def table_one(
             "labels": label_set.name,
             "kind": label_set.kind,
             "galaxies": int(label_set.known.sum()),
-            f"{slug(label_set.classes[1])}_fraction": label_set.fraction if label_set.known.any() else None,
+            f"{slug(label_set.classes[1])}_fraction": label_set.fraction,
             **numbers_of(bias[label_set.name]),
             **{name: agreed.get(name) for name in ("accuracy", "precision")},
             **{name: moved.get(name) for name in moved_names(label_set.classes)},
@@ -152,16 +152,14 @@ def table_one(
             own, right = parts[label_set.name], parts[truth.name]
             both = np.isfinite(own).all(axis=1) & np.isfinite(right[:, 1])
             applies = both & (right[:, 1] > 0)
-            accuracy = np.nan
-            rms = np.nan
+            accuracy = rms = np.nan
             if label_set.kind != "truth" and applies.any():
                 accuracy = balanced_accuracy(has_answer(right[applies]), has_answer(own[applies]))
                 rms = rms_of(_off(right[both], own[both], Bins.cut(alpha[both], FIFTHS)))
-            # NaN: a class, or an answer in all bins, is missing.
-            row[f"balanced_accuracy: {definition}"] = None if np.isnan(accuracy) else accuracy
-            row[f"fraction_rms: {definition}"] = None if np.isnan(rms) else rms
+            row |= {f"balanced_accuracy: {definition}": accuracy, f"fraction_rms: {definition}": rms}
         rows.append(row)
-    return pl.DataFrame(rows, infer_schema_length=None)
+    # NaN: galaxies, a class, or an answer in all bins, are missing.
+    return pl.DataFrame(rows, infer_schema_length=None).with_columns(pl.selectors.float().fill_nan(None))
 
 
 def chance_calibration_error(
@@ -198,8 +196,7 @@ def has_answer(parts: np.ndarray) -> np.ndarray:
 
 def _ratio(parts: np.ndarray, bins: Bins) -> np.ndarray:
     """Ratio of sums in bins, shape (B,), of numerators and denominators, shape (N, 2)."""
-    above, below = map(bins.sums, parts.T)
-    return ratio(above, below)
+    return ratio(*map(bins.sums, parts.T))
 
 
 def _off(truth: np.ndarray, parts: np.ndarray, bins: Bins) -> np.ndarray:
