@@ -31,7 +31,7 @@ from truemorph.io import file_hash
 from truemorph.progress import tell
 from truemorph.reproduce.options import FETCHED, Inputs
 from truemorph.reproduce.paper import PAPER
-from truemorph.reproduce.stages import CATALOGUE, DONE, FAILED, TEST_ROWS, Outcome, Stage, Work
+from truemorph.reproduce.stages import CATALOGUE, DONE, FAILED, TEST_ROWS, Outcome, Stage, Values, Work
 from truemorph.tables import CatalogTable, frame_hash, read_table, write_table
 
 DEBIASED = "gz2d.parquet"
@@ -125,7 +125,7 @@ def _simulated(work: Work, metadata: Mapping[str, Any]) -> list[Finding]:
     return [Finding("archive-simulated", "caution", message, "Fetch the real archives (`fetch`) to test the paper.")]
 
 
-def _sample_settings(work: Work) -> dict[str, Any]:
+def _sample_settings(work: Work) -> Values:
     inputs, prepared = work.inputs, _prepared(work)
     hart = inputs.hart and [file_hash(inputs.hart), read_mapping(inputs.hart_preset).model_dump(mode="json")]
     return {
@@ -174,7 +174,7 @@ def _draw(frame: pl.DataFrame, work: Work) -> pl.DataFrame:
     return sample.with_columns(split=pl.Series(split), draw_weight=pl.Series(weights))
 
 
-def _make_sample(work: Work, folder: Path) -> dict[str, Any]:
+def _make_sample(work: Work, folder: Path) -> Values:
     prepared = _prepared(work)
     everything, hart_votes = prepared.catalogue.frame, ""
     if work.inputs.hart is not None:

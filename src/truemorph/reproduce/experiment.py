@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from truemorph._version import __version__
 from truemorph.errors import InputError, TruemorphError
@@ -12,7 +11,7 @@ from truemorph.progress import tell
 from truemorph.reproduce import catalogue, figures, models, table1
 from truemorph.reproduce.options import Inputs, ReproduceOptions
 from truemorph.reproduce.page import make_page
-from truemorph.reproduce.stages import LEFT_OUT, Stage, Work, asked, run_stages, trained_again
+from truemorph.reproduce.stages import LEFT_OUT, Stage, Values, Work, asked, run_stages, trained_again
 
 RESULT = "reproduce.json"
 _BEFORE_PAGE = (*catalogue.STAGES, *models.STAGES, *table1.STAGES, *figures.STAGES)
@@ -34,7 +33,7 @@ def all_stages(trainings: int) -> tuple[Stage, ...]:
     return (*before, Stage("page", "this page", make_page, ("catalogue",), tuple(stage.name for stage in before)))
 
 
-def run_experiment(data: Path, out: Path, options: ReproduceOptions, given: dict[str, Any]) -> dict[str, Any]:
+def run_experiment(data: Path, out: Path, options: ReproduceOptions, given: Values) -> Values:
     """Run the experiment and return the content of `reproduce.json`; see `truemorph.reproduce_paper`."""
     if not data.is_dir() and not options.fetch:
         how = f"truemorph fetch gz2 --out {data / 'gz2'}, or with `fetch`"
@@ -60,7 +59,7 @@ def run_experiment(data: Path, out: Path, options: ReproduceOptions, given: dict
                 work.outcomes[f"fetch-{name}"] = catalogue.fetch_archive(name, data)
             work.inputs = Inputs.of(data, **given)
         run_stages(stages, names, work)
-        result: dict[str, Any] = {
+        result: Values = {
             "truemorph_version": __version__,
             "scale": options.fraction,
             "seed": options.seed,

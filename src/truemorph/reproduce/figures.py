@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from string import ascii_lowercase
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -30,7 +29,17 @@ from truemorph.reproduce.catalogue import fetch_archive
 from truemorph.reproduce.distributions import Distributions, compare_distributions, cumulative_panels
 from truemorph.reproduce.models import MODEL, NETWORKS
 from truemorph.reproduce.paper import DDB, FIGURE_3, GZ2B, PAPER, TABLE_1
-from truemorph.reproduce.stages import FAILED, TEST_ROWS, Lacks, Stage, Work, files_digest, images_digest, rows_digest
+from truemorph.reproduce.stages import (
+    FAILED,
+    TEST_ROWS,
+    Lacks,
+    Stage,
+    Values,
+    Work,
+    files_digest,
+    images_digest,
+    rows_digest,
+)
 from truemorph.reproduce.table1 import all_labels, measured, sersic_indices
 from truemorph.tables import CatalogTable, read_table, write_table
 
@@ -83,7 +92,7 @@ def _with_colour(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.with_columns(colour.alias(COLOUR))
 
 
-def _list_changed(work: Work, folder: Path) -> dict[str, Any]:
+def _list_changed(work: Work, folder: Path) -> Values:
     """List test galaxies labelled smooth by volunteers and disk by DDB, highest p(disk) first, with positions."""
     frame = _with_colour(all_labels(work))
     names = ("object_id", "ra", "dec", "alpha", "image", "disk_fraction", "M_r", COLOUR)
@@ -122,7 +131,7 @@ def _better(work: Work) -> tuple[Path, pl.DataFrame]:
     return folder, table.drop_nulls("better")
 
 
-def _pairs_settings(work: Work) -> dict[str, Any]:
+def _pairs_settings(work: Work) -> Values:
     """Fetch missing HST images, if asked for; identify those that exist, and the verdicts."""
     changed, listed, ours = work.result("changed"), work.file("changed", CHANGED), work.data / "hst"
     fetch = work.options.fetch and not work.options.dry_run and work.inputs.better in (None, str(ours.resolve()))
@@ -142,7 +151,7 @@ def _pairs_settings(work: Work) -> dict[str, Any]:
     }
 
 
-def _make_pairs(work: Work, folder: Path) -> dict[str, Any]:
+def _make_pairs(work: Work, folder: Path) -> Values:
     """Count the pairs and the reader's verdicts; add rows without a verdict to the file for them."""
     _, table = _better(work)
     every = _verdicts(work) | dict(table.select("object_id", "verdict").rows())
@@ -251,7 +260,7 @@ def colour_magnitude(work: Work) -> list[Illustration]:
     return [Illustration("figure4_colours", axes.figure, text, pl.concat(groups), number="beside 4")]
 
 
-def _maps_settings(work: Work) -> dict[str, Any]:
+def _maps_settings(work: Work) -> Values:
     if not (there := list(filter(work.have, NETWORKS))):
         raise Lacks(f"a network for Grad-CAM: {work.outcomes[DDB].text or f'stage {DDB}'}")
     test = work.catalogue(TEST_ROWS).frame
@@ -262,7 +271,7 @@ def _maps_settings(work: Work) -> dict[str, Any]:
     }
 
 
-def _make_maps(work: Work, folder: Path) -> dict[str, Any]:
+def _make_maps(work: Work, folder: Path) -> Values:
     """Make mean Grad-CAM maps and profiles of all test galaxies; save them, because this may take hours."""
     test = work.catalogue(TEST_ROWS)
     frame = test.frame.drop_nulls("image")

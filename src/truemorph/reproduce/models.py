@@ -10,7 +10,6 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -27,7 +26,7 @@ from truemorph.io import write_file
 from truemorph.reproduce.catalogue import BEST_ALPHA, DEBIASED
 from truemorph.reproduce.options import Inputs, ReproduceOptions
 from truemorph.reproduce.paper import DCV14, DDB, PAPER, RESNET_GZ2B, RESNET_GZ2D
-from truemorph.reproduce.stages import CATALOGUE, TEST_ROWS, Stage, Work, images_digest, rows_digest
+from truemorph.reproduce.stages import CATALOGUE, TEST_ROWS, Stage, Values, Work, images_digest, rows_digest
 from truemorph.tables import CatalogTable, numeric_columns
 
 FIT, LABELS, MODEL = "theta.json", "labels.parquet", "model"
@@ -45,7 +44,7 @@ _UNWEIGHTED, _WEIGHTED = "likelihood, no bins", "likelihood, weights that undo t
 _APART = 1000  # between the seeds of trainings
 
 
-def _fit_theta(work: Work, folder: Path) -> dict[str, Any]:
+def _fit_theta(work: Work, folder: Path) -> Values:
     """Fit θ of DDB with the paper's estimator on the training set (section 2.3.3), and with others for comparison."""
     catalogue = work.catalogue()
     training = int((catalogue.frame["split"] == TRAIN).sum())
@@ -81,12 +80,12 @@ def _fit_theta(work: Work, folder: Path) -> dict[str, Any]:
     }
 
 
-def _theta_of(fit: dict[str, Any]) -> dict[str, Any]:
+def _theta_of(fit: Values) -> Values:
     """Return θ and its error; None for networks that treat labels as correct."""
     return {"theta": (fit.get("parameters") or {}).get("theta"), "stderr": (fit.get("stderr") or {}).get("theta")}
 
 
-def _shifted_by_selection(compared: list[dict[str, Any]]) -> list[Finding]:
+def _shifted_by_selection(compared: list[Values]) -> list[Finding]:
     """Return a finding if weights that undo the selection by label change θ by more than its error."""
     fits = {fit["how"]: (fit["theta"], fit["stderr"]) for fit in compared}
     if not {_UNWEIGHTED, _WEIGHTED} <= fits.keys():
@@ -164,7 +163,7 @@ def _known(frame: pl.DataFrame, names: tuple[str, ...]) -> np.ndarray:
     return np.asarray(np.isfinite(numeric_columns(frame, names, "the sample")).all(axis=1))
 
 
-def _make_network(name: str, work: Work, folder: Path) -> dict[str, Any]:
+def _make_network(name: str, work: Work, folder: Path) -> Values:
     run = RunConfig(
         catalogue=str(work.file("catalogue", _LEARNED[name])),
         out=str(folder / MODEL),
@@ -177,7 +176,7 @@ def _make_network(name: str, work: Work, folder: Path) -> dict[str, Any]:
     return _train(work, folder, run, labelled=_LABELLED.get(name, TEST_ROWS))
 
 
-def _network_settings(name: str, work: Work) -> dict[str, Any]:
+def _network_settings(name: str, work: Work) -> Values:
     if not work.catalogue().frame["image"].count():
         raise work.lacks("images of the galaxies", "gz2", "`table` with images")
     if name == RESNET_GZ2D and work.inputs.hart is None:
@@ -192,7 +191,7 @@ def _network_settings(name: str, work: Work) -> dict[str, Any]:
     }
 
 
-def _dcv14_settings(work: Work) -> dict[str, Any]:
+def _dcv14_settings(work: Work) -> Values:
     frame, features = work.catalogue().frame, work.inputs.features
     trained = _known(frame, features) & (frame["split"] == TRAIN).to_numpy()
     if trained.sum() < _FEWEST:
@@ -201,7 +200,7 @@ def _dcv14_settings(work: Work) -> dict[str, Any]:
     return {"rows": rows, "features": features, "seed": work.options.seed}
 
 
-def _make_dcv14(work: Work, folder: Path) -> dict[str, Any]:
+def _make_dcv14(work: Work, folder: Path) -> Values:
     settings = {"folds": 1, "features": work.inputs.features, "seed": work.options.seed}
     run = run_config(work.file("catalogue", CATALOGUE), settings, preset="dcv14", out=str(folder / MODEL))
     # θ of DCV14 comes from training galaxies, as that of DDB.
@@ -212,7 +211,7 @@ def _make_dcv14(work: Work, folder: Path) -> dict[str, Any]:
 
 def _train(
     work: Work, folder: Path, run: RunConfig, catalogue: CatalogTable | None = None, labelled: str = TEST_ROWS
-) -> dict[str, Any]:
+) -> Values:
     """Train, unless an interrupted run has finished training, and label the galaxies of a file of the sample."""
     from truemorph.classifiers.checkpoint import load
     from truemorph.classifiers.module import several_devices

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -25,7 +24,7 @@ from truemorph.reproduce.figures import (
 )
 from truemorph.reproduce.models import LABELS, NETWORKS
 from truemorph.reproduce.paper import DDB, DISK_LIKE_AMONG_SMOOTH, GZ2B, HST_PAIRS, SAMPLE, TABLE_1
-from truemorph.reproduce.stages import FAILED, LACKS, Work
+from truemorph.reproduce.stages import FAILED, LACKS, Values, Work
 from truemorph.reproduce.statements import (
     AGREES,
     CONTRADICTS,
@@ -86,7 +85,7 @@ def _answer(work: Work, judged: list[Statement]) -> str:
     return f"{text} Sample: {sample}."
 
 
-def _rows(work: Work) -> dict[str, dict[str, Any]]:
+def _rows(work: Work) -> dict[str, Values]:
     """Return the rows of Table 1 by name."""
     return {row["name"]: row for row in work.result("table1")["rows"]}
 
@@ -251,12 +250,12 @@ def _reasons(work: Work) -> Section:
     )
 
 
-def _maps(work: Work) -> dict[str, dict[str, Any]]:
+def _maps(work: Work) -> dict[str, Values]:
     """Return maps and profiles by predicted class."""
     return {name: explained(work, name) for name in SMOOTH_OR_DISK} if work.have("maps") else {}
 
 
-def make_page(work: Work, folder: Path) -> dict[str, Any]:
+def make_page(work: Work, folder: Path) -> Values:
     """Write the page, which shows the results of all stages, and its figures."""
     curves = sersic_curves(work) if work.have("table1") else None
     maps = _maps(work)

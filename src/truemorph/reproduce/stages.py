@@ -24,6 +24,8 @@ from truemorph.progress import tell
 from truemorph.reproduce.options import Inputs, ReproduceOptions
 from truemorph.tables import CatalogTable, frame_hash
 
+# Plain values, such as the result of a stage, for JSON.
+Values = dict[str, Any]
 DONE, CACHED, LACKS, FAILED, LEFT_OUT, TO_DO = "done", "cached", "lacks", "failed", "left out", "to do"
 CATALOGUE, TEST_ROWS = "gz2b.parquet", "test.parquet"
 # Options that do not change results, or only those of networks.
@@ -46,7 +48,7 @@ class Outcome:
     status: str
     text: str = ""
     folder: Path | None = None
-    result: dict[str, Any] = field(default_factory=dict)
+    result: Values = field(default_factory=dict)
     seconds: float = 0.0
 
 
@@ -73,7 +75,7 @@ class Work:
         """Return whether a stage has a result."""
         return stage in self.outcomes and self.outcomes[stage].status in (DONE, CACHED)
 
-    def result(self, stage: str) -> dict[str, Any]:
+    def result(self, stage: str) -> Values:
         """Return the result of a stage."""
         return self.outcomes[stage].result
 
@@ -83,7 +85,7 @@ class Work:
         assert folder is not None
         return folder / name
 
-    def used(self, stages: Iterable[str]) -> dict[str, Any]:
+    def used(self, stages: Iterable[str]) -> Values:
         """Identify the options, and the results of stages by folder and content, or what they lack.
 
         The content can differ in the same folder, for example if a network was trained again on a GPU.
@@ -132,10 +134,10 @@ class Stage:
 
     name: str
     title: str
-    make: Callable[[Work, Path], dict[str, Any]]
+    make: Callable[[Work, Path], Values]
     needs: tuple[str, ...] = ()
     wants: tuple[str, ...] = ()
-    settings: Callable[[Work], dict[str, Any]] | None = None
+    settings: Callable[[Work], Values] | None = None
     training: int = 1  # of the networks
 
 
@@ -210,7 +212,7 @@ def _run(stage: Stage, work: Work, where: str) -> Outcome:
     return Outcome(stage.name, FAILED, " ".join(text.split()))
 
 
-def _made(stage: Stage, work: Work, folder: Path) -> dict[str, Any]:
+def _made(stage: Stage, work: Work, folder: Path) -> Values:
     """Run one stage; return its record."""
     (folder / "stage.json").unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
@@ -223,10 +225,10 @@ def _made(stage: Stage, work: Work, folder: Path) -> dict[str, Any]:
     return made
 
 
-def _kept(folder: Path) -> dict[str, Any] | None:
+def _kept(folder: Path) -> Values | None:
     """Read the record of a finished stage; None if a file is missing or has another size."""
     try:
-        kept: dict[str, Any] = read_json(folder / "stage.json")
+        kept: Values = read_json(folder / "stage.json")
         whole = all((folder / name).stat().st_size == size for name, size in kept["files"].items())
     except (OSError, ValueError, KeyError):
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from truemorph.explain.study import PIXELS, Explanation
 from truemorph.reproduce.distributions import PANELS, Distributions
 from truemorph.reproduce.models import NETWORKS
 from truemorph.reproduce.paper import DCV14, DDB, GZ2B, GZ2D, RESNET_GZ2B, RESNET_GZ2D, TABLE_1, THETA
-from truemorph.reproduce.stages import Work
+from truemorph.reproduce.stages import Values, Work
 from truemorph.results import with_error
 
 AGREES, CONTRADICTS, OPEN = "agrees", "contradicts", "not significant"
@@ -63,7 +63,7 @@ class Statement(NamedTuple):
         return cls(first.text, first.place, with_error(value, error, "+.3f"), first.paper, verdict)
 
 
-def _table_1(table: dict[str, Any], rows: dict[str, dict[str, Any]]) -> Iterator[Difference]:
+def _table_1(table: Values, rows: dict[str, Values]) -> Iterator[Difference]:
     """Section 3.1: pairs of rows of Table 1, each for the galaxies that have both labels."""
     judged = {
         (pair["earlier"], pair["later"]): pair
@@ -116,7 +116,7 @@ def _binomial(share: float, n: float) -> float:
     return float(np.sqrt(share * (1 - share) / n))
 
 
-def _score(row: dict[str, Any], score: str) -> tuple[float, float]:
+def _score(row: Values, score: str) -> tuple[float, float]:
     """Return accuracy or precision of a row of Table 1, and its error.
 
     Precision is a mean over both classes; its error is computed as if it were that of each.

@@ -40,7 +40,7 @@ from truemorph.reproduce.paper import (
     THETA,
     TREE,
 )
-from truemorph.reproduce.stages import CATALOGUE, TEST_ROWS, Stage, Work
+from truemorph.reproduce.stages import CATALOGUE, TEST_ROWS, Stage, Values, Work
 from truemorph.results import with_error
 from truemorph.tables import numeric_columns, read_table
 
@@ -123,9 +123,7 @@ def _tree(work: Work, frame: pl.DataFrame, intrinsic: tuple[str, ...]) -> BiasTr
     return BiasTree.fitting(frame["alpha"].to_numpy(), columns, options.bootstrap, options.seed, depth, bins)
 
 
-def table_rows(
-    measurement: Measured, bias: Mapping[str, BiasResult | None], pairs: list[dict[str, Any]]
-) -> list[dict[str, Any]]:
+def table_rows(measurement: Measured, bias: Mapping[str, BiasResult | None], pairs: list[Values]) -> list[Values]:
     """Return Table 1 (see `table_one`) with the paper's values; `bias` by label set; None for missing values.
 
     `one_class`: 97 % or more in one class. `from_gz2b`: value minus that of GZ2B for the same galaxies, with the error
@@ -175,7 +173,7 @@ def _resampled(tree: BiasTree, labels: LabelSet, where: np.ndarray) -> np.ndarra
     return np.array([np.nan if bias is None else bias.value for bias in biases])
 
 
-def compare_pairs(measurement: Measured, tree: BiasTree) -> list[dict[str, Any]]:
+def compare_pairs(measurement: Measured, tree: BiasTree) -> list[Values]:
     """Compare each pair of label sets on the galaxies that have both labels, with the paper's values.
 
     `difference` is the bias of the `later` row of Table 1 minus that of the `earlier` one, with `stderr` from paired
@@ -207,13 +205,13 @@ def compare_pairs(measurement: Measured, tree: BiasTree) -> list[dict[str, Any]]
     return pairs
 
 
-def order(pairs: list[dict[str, Any]]) -> tuple[int, int]:
+def order(pairs: list[Values]) -> tuple[int, int]:
     """Count the pairs that have the paper's order, and all whose order can be compared with it."""
     verdicts = [pair["as_in_the_paper"] for pair in pairs if pair["as_in_the_paper"] is not None]
     return sum(verdicts), len(verdicts)
 
 
-def _findings(work: Work, table: dict[str, Any]) -> list[Finding]:
+def _findings(work: Work, table: Values) -> list[Finding]:
     """Return what limits the comparison of Table 1 with the paper."""
     findings, measure = list[Finding](), table["measure"]
     networks = [work.result(name)["network"] for name in filter(work.have, NETWORKS)]
@@ -232,13 +230,13 @@ def _findings(work: Work, table: dict[str, Any]) -> list[Finding]:
     return findings
 
 
-def _make_table(work: Work, folder: Path) -> dict[str, Any]:
+def _make_table(work: Work, folder: Path) -> Values:
     measurement = measured(work)
     bias = {label_set.name: measurement.tree.bias(label_set) for label_set in measurement.sets.values()}
     pairs = compare_pairs(measurement, measurement.tree)
     rows, of_observed = table_rows(measurement, bias, pairs), bias[measurement.sets[GZ2B].name]
     thetas = [(name, work.result(stage)) for name, stage in ((DCV14, DCV14), (DDB, "theta")) if work.have(stage)]
-    result: dict[str, Any] = {
+    result: Values = {
         "measure": measurement.tree.measure,
         "intrinsic": measurement.intrinsic,
         "depth": measurement.tree.depth,
@@ -261,9 +259,9 @@ def _make_table(work: Work, folder: Path) -> dict[str, Any]:
 Reason = tuple[Any, ...] | None
 
 
-def _swept(measurement: Measured, trees: dict[str, BiasTree]) -> tuple[str, list[dict[str, Any]]]:
+def _swept(measurement: Measured, trees: dict[str, BiasTree]) -> tuple[str, list[Values]]:
     """Measure every label set with other trees; return the range of GZ2B and the order as text, and all means."""
-    swept, orders = list[dict[str, Any]](), set[tuple[int, int]]()
+    swept, orders = list[Values](), set[tuple[int, int]]()
     for setting, tree in trees.items():
         resampled = replace(tree, bootstrap=min(_RESAMPLES, measurement.tree.bootstrap))
         biases = {name: numbers_of(resampled.bias(labels)) for name, labels in measurement.sets.items()}
@@ -414,7 +412,7 @@ _CHOICES: dict[str, tuple[str, Callable[[Work, Measured], Reason]]] = {
 }
 
 
-def _make_reasons(work: Work, folder: Path) -> dict[str, Any]:
+def _make_reasons(work: Work, folder: Path) -> Values:
     measurement, reasons = measured(work), []
     for what, (paper, measure) in _CHOICES.items():
         if (reason := measure(work, measurement)) is not None:
