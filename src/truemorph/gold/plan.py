@@ -151,7 +151,7 @@ class GoldPlan(Result):
 
 
 def _by_curve(
-    fractions: Sequence[float], curve: FittedCurve, catalogue: CatalogTable, names: Sequence[str]
+    fractions: Sequence[float] | np.ndarray, curve: FittedCurve, catalogue: CatalogTable, names: Sequence[str]
 ) -> np.ndarray:
     """p(class | observed, α) of all galaxies, shape (N, K), from class fractions and T(α), which depends on `names`."""
     frame, source = catalogue.frame, catalogue.source
@@ -550,6 +550,7 @@ def images_of(galaxies: pl.DataFrame, root: Path) -> dict[str, Path]:
         raise InputError(f"{root}: is not a folder of images")
     ids = galaxies["object_id"]
     inside = Path(os.path.abspath(root))
-    names = zip(ids, find_images(ids, galaxies["image"], root), find_images(ids, None, root), strict=True)
-    paths = {galaxy: Path(os.path.abspath(root / (named or after))) for galaxy, named, after in names if named or after}
+    both = zip(find_images(ids, galaxies["image"], root), find_images(ids, None, root), strict=True)
+    names = zip(ids, (named or after for named, after in both), strict=True)
+    paths = {galaxy: Path(os.path.abspath(root / name)) for galaxy, name in names if name is not None}
     return {galaxy: path for galaxy, path in paths.items() if path.is_relative_to(inside)}
