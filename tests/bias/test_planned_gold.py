@@ -123,6 +123,25 @@ def test_ranges_of_a_question_contain_the_bars_that_experts_miss(draws):
     assert np.mean(inside[own]) > 0.9
 
 
+@pytest.mark.parametrize("slope", [-2.0, 1.0])
+def test_bins_of_another_column_imply_the_same_misses_of_experts(slope):
+    """Within them, α and the disk fraction vary together, so that the disks are missed more or less often than all."""
+    curve, highest, n = RayleighTransition(9.0), [], 4000
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        u, other = rng.normal(size=(2, n))
+        alpha, is_disk = np.exp(2.8 + 0.45 * u), rng.random(n) < 1 / (1 + np.exp(-slope * u))
+        labels, seen = (
+            (is_disk & (rng.random(n) > t.flip_probability(alpha))).astype(int)
+            for t in (RayleighTransition(THETA), curve)
+        )
+        given = {"gold": np.where(rng.random(n) < 0.15, seen, -1), "gold_transition": curve, "bins": 8}
+        found = [debiased_fractions(labels, alpha, by=by, **given) for by in (None, other)]
+        highest.append([one.of_total[0, 2, 1] for one in found])
+    by_alpha, by_other = np.mean(highest, axis=0)
+    assert by_other == pytest.approx(by_alpha, abs=0.025)
+
+
 @pytest.mark.parametrize("value", [-0.1, 0.0, 1.5, np.nan, np.inf])
 def test_values_that_are_no_probabilities_are_refused(value):
     labels, alpha, _, gold, probability = by_column(0, 600)

@@ -133,6 +133,7 @@ def test_limits_of_experts_who_miss_all_disks_or_none():
     flips = RayleighTransition(none["upper"]).flip_probability(alpha)
     assert 0.01 < flips.mean() < 0.2
     assert every["upper"] > 100
+    assert missed(of_twins(6.0, 40, disk=0.0)) == {"galaxies": 0, "missed": None}
 
 
 @pytest.mark.parametrize(("question", "never"), [("bar", NOT_APPLICABLE), ("roundness", None)])

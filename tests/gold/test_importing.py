@@ -114,6 +114,11 @@ def test_twins_bring_the_experts_own_curve_into_the_range(labelled, ids, truth, 
     found = tm.import_gold(labelled, out=out)
     assert found.to_dict()["gold"] == len(ids)
     assert "gold-misses" in codes(tm.estimate_transition(found.out, gold="gold", compare=False))
+    # Copies, which are shown alone, do not tell what people miss who see better images, too.
+    give(labelled, "Ann", {one: WORDS[truth[one]] for one in ids}, better=True)
+    found = tm.import_gold(labelled, out=out, gold_source="better-images")
+    assert found.agreement["twins"]["disk"]["galaxies"] == 20 - sum(truth[twin] == 0 for twin in twins)
+    assert "gold-misses" not in codes(tm.estimate_transition(found.out, gold="gold", compare=False))
 
 
 def test_labels_from_the_same_images_are_a_finding(labelled, ids, out):

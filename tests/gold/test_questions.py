@@ -228,6 +228,7 @@ def test_copies_show_how_the_experts_miss_each_answer(answered, tmp_path):
     found = tm.import_gold(folder, out=tmp_path / "gold.parquet", gold_source="same-images")
     experts, names = found.catalogue.metadata["gold_experts"], list(twins.values())
     assert set(experts) == {"gold", "gold_edge_on", "gold_bar"}
+    assert set(found.catalogue.metadata["gold_same_images"]) == {"bar", "edge-on"}
     for name, part in (("no bar", 0), ("bar", 1)):
         assert experts["gold_bar"][name]["galaxies"] == names.count(name)
         assert experts["gold_bar"][name]["missed"] == part

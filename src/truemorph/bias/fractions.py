@@ -34,6 +34,8 @@ from truemorph.questions import Quantity, class_names
 
 # Fewest galaxies of an answer in a bin, by the estimate.
 _FEWEST_OF_AN_ANSWER = 5
+# Equal-count slices of α in which T(α) of gold labels is nearly constant.
+_SLICES = 16
 # Two T(α) are inconsistent if the α at which half of the galaxies are missed differs by this factor.
 _UNLIKE = 1.6
 
@@ -131,11 +133,32 @@ class _Regression:
     gold_transitions: Sequence[Transition]
 
     @cached_property
+    def own(self) -> GoldRegression | NestedRegression:
+        """The regression of the sample's gold labels."""
+        return self.fit(self.sample.gold)
+
+    @cached_property
+    def probabilities(self) -> np.ndarray:
+        """p(gold label) of each galaxy, shape (N, K)."""
+        return self.own.probabilities(self.sample.gold)
+
+    @cached_property
     def missed(self) -> list[np.ndarray]:
-        """Mean p(gold label | y) in each bin by each T(α) of the gold labels, shape (B, K, K)."""
-        k = self.sample.n_classes
-        every = (transition.matrix(self.sample.alpha) for transition in self.gold_transitions)
-        return [self.bins.means(matrix.reshape(-1, k * k)).reshape(-1, k, k) for matrix in every]
+        """Mean p(gold label | y) of the galaxies of each class y in each bin, (B, K, K), by each T(α) of gold labels.
+
+        Classes are those that gold labels and T(α) give in narrow slices of α, because they, too, depend on α.
+        """
+        if not self.gold_transitions:
+            return []
+        k, slices = self.sample.n_classes, Bins.cut(self.sample.alpha, _SLICES).index
+        occupied, index = np.unique(self.bins.index * _SLICES + slices, return_inverse=True)
+        cells = replace(self.bins, index=index, edges=np.arange(occupied.size + 1))
+        labelled, inside, means = cells.means(self.probabilities), np.eye(self.bins.count)[:, occupied // _SLICES], []
+        for transition in self.gold_transitions:
+            matrix = cells.means(transition.matrix(self.sample.alpha).reshape(-1, k * k)).reshape(-1, k, k)
+            galaxies = (_without_misses(labelled, matrix) + 1e-9) * cells.totals[:, None]
+            means.append(np.einsum("bc,cy,cyj->byj", inside, galaxies, matrix) / (inside @ galaxies)[:, :, None])
+        return means
 
     def with_all(self, values: np.ndarray) -> np.ndarray:
         """Add all bins together as a last row, and quantities after the classes, (…, B, K) → (…, B + 1, K + Q)."""
@@ -149,12 +172,11 @@ class _Regression:
         regression = NestedRegression if nested else GoldRegression
         return regression.fit(self.terms, gold, self.bins, self.sample.n_classes, fields=self.sample.fields)
 
-    def fractions(
-        self, gold: np.ndarray, fit: GoldRegression | NestedRegression | None = None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def fractions(self, gold: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return fractions, draws, and standard error, lowest and highest value, shape (3, B + 1, K + Q)."""
         sample, bins = self.sample, self.bins
-        fractions, samples = (fit or self.fit(gold)).fractions(gold, self.seed)
+        regression = self.own if gold is sample.gold else self.fit(gold)
+        fractions, samples = regression.fractions(gold, self.seed)
         if equal_labels(sample):  # these gold labels say nothing on how far the classes are from the labels
             counts = np.bincount(bins.index, gold != UNKNOWN)[:, None]
             scatter = np.random.default_rng(self.seed).normal(size=samples.shape)
@@ -212,8 +234,7 @@ def _without_misses(fractions: np.ndarray, missed: np.ndarray) -> np.ndarray:
 def _from_gold(regression: _Regression) -> dict[str, Any]:
     """Return the fractions from gold labels."""
     sample, bins, quantities = regression.sample, regression.bins, regression.quantities
-    fit = regression.fit(sample.gold)
-    fractions, samples, errors = regression.fractions(sample.gold, fit)
+    fractions, samples, errors = regression.fractions(sample.gold)
     _, low, high = errors  # views
     findings = regression.widen_by_uncertain(low, high) + regression.misses()
     selection = "known for a random part of the rows"
@@ -236,7 +257,7 @@ def _from_gold(regression: _Regression) -> dict[str, Any]:
         "quantities": tuple(quantities),
         "gold_counts": np.bincount(bins.index, sample.gold > (0 if quantities else UNKNOWN), bins.count).astype(int),
         "samples": samples,
-        "probabilities": fit.probabilities(sample.gold),
+        "probabilities": regression.probabilities,
         "alternatives": {},
         "method": "gold",
         "assumption": f"gold labels are correct, and {selection}",

@@ -273,7 +273,9 @@ class GoldImport(Result):
             alike = f"{person['alike']:.0%} of {person['repeats']} repeats answered alike"
             facts.append(("consistency", f"{person['annotator']}: {alike}"))
         for name, twins in agreed.get("twins", {}).items():
-            missed = f"{twins['missed']:.0%} of {twins['galaxies']} galaxies not recognised on a degraded copy"
+            missed = "not measured, because no galaxy with a degraded copy is of this class"
+            if twins["galaxies"]:
+                missed = f"{twins['missed']:.0%} of {twins['galaxies']} galaxies not recognised on a degraded copy"
             facts.append(("twins", f"{name}: {missed}"))
         if self.page is not None:
             facts.append(("differences", f"{len(agreed['disagreements']):,} galaxies, shown in {self.page}"))
@@ -426,8 +428,9 @@ def import_gold(
     experts = experts_of(into.metadata, label_classes(into)) | {gold.columns[0]: {} for gold in columns}
     for gold in columns if is_plan else ():
         missed = misses_on_copies(answers, gold.given, list(gold.classes), gold.featureless)
-        experts[gold.columns[0]] = missed
         measured.setdefault("twins", missed)  # of the question itself, which comes first
+        if not same.is_empty():  # copies are shown without the better images that all galaxies had
+            experts[gold.columns[0]] = missed
     about["gold_experts"] = {column: missed for column, missed in experts.items() if missed}
     chosen_by = None if folder is None else read_chosen(folder)
     table, findings = with_gold(into, first, chosen_by, columns)
@@ -437,8 +440,9 @@ def import_gold(
         about |= {"gold_source": gold_source, "gold_definition": of_label if target else definition or of_label}
         about["gold_from_same_images"] = in_same["gold"].count()
     if target is not None:
-        of_question = in_same[columns[0].columns[0]].count()
-        about["gold_same_images"] = into.metadata.get("gold_same_images", {}) | {target[1]: of_question}
+        of_gates = {gate.name: gold_column(gate.name) for gate in target[0].gates(target[1])}
+        counts = {gate: in_same[column].count() for gate, column in of_gates.items() if column in labels.columns}
+        about["gold_same_images"] = into.metadata.get("gold_same_images", {}) | counts
     table = replace(table, metadata=table.metadata | about)
     write_table(table, out)
     question = None if target is None else target[1]

@@ -90,8 +90,9 @@ def misses_on_copies(
 
     `given` has the class of each answer. A galaxy that a person gives a class, and on its copy another one, or can't
     tell there, was missed. One that several people saw counts once. Returns by class the number of `galaxies`, the
-    fraction `missed`, and from 10 galaxies on `theta` of eq. 5, most likely; `upper`, its upper limit (95 %, likelihood
-    ratio); and `called`: the share of each other class among the misses, and one miss spread over all of them.
+    fraction `missed` (None without any), and from 10 galaxies on `theta` of eq. 5, most likely; `upper`, its upper
+    limit (95 %, likelihood ratio); and `called`: the share of each other class among the misses, and one miss spread
+    over all of them.
     """
     given = {answer: name for answer, name in given.items() if answer != ARTEFACT}
     classified = pl.col("answer", "again").replace_strict(given, default=None)
@@ -99,7 +100,10 @@ def misses_on_copies(
     grid, found = np.geomspace(0.05, 1000, 2000), {}
     for name in classes:
         own = twins.filter(pl.col("answer") == name).with_columns(weight=1 / pl.len().over("galaxy"))
-        if name == featureless or own.is_empty():
+        if name == featureless or twins.is_empty():
+            continue
+        if own.is_empty():
+            found[name] = {"galaxies": 0, "missed": None}
             continue
         weight, alpha = own["weight"].to_numpy(), own["twin_alpha"].to_numpy()
         missed = (own["again"] != name).to_numpy()

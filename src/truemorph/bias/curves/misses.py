@@ -63,15 +63,17 @@ def misses_of_experts(
     """Return T(α) of gold labels from what degraded copies showed of each class (`gold.agreement.misses_on_copies`).
 
     Each of the `names` has one of the `numbers`, the classes of T: several may have the same, and a name occur several
-    times. θ is the most likely one, or the upper limit of the name `at_limit`. What was not measured is never missed.
+    times. θ is the most likely one, or the upper limit of the name `at_limit`; of several names, that of the name which
+    is missed most, but for those that it is called of the same class. What was not measured is never missed.
     """
     every = list(dict.fromkeys(names))
     is_of = np.zeros((1 + max(numbers), len(every)))
     is_of[list(numbers), list(map(every.index, names))] = 1
     theta = np.array([experts.get(name, {}).get("upper" if name == at_limit else "theta", 0.0) for name in every])
     called = np.array([[experts.get(name, {}).get("called", {}).get(other, 0.0) for other in every] for name in every])
-    shares = is_of @ called @ (is_of / is_of.sum(axis=0)).T
-    shares[is_of @ is_of.T > 0] = 0
+    most = (is_of * theta).argmax(axis=1)
+    shares, same = called[most] @ (is_of / is_of.sum(axis=0)).T, is_of @ is_of.T > 0
+    shares = np.where(same, 0, shares) + np.diag(np.where(same, shares, 0).sum(axis=1))
     total = shares.sum(axis=1, keepdims=True)
     theta = np.where(total[:, 0] > 0, (is_of * theta).max(axis=1), 0.0)
     shares /= np.where(total > 0, total, 1)
