@@ -117,16 +117,17 @@ def answer_scores(world: World, p: np.ndarray | None, labels: np.ndarray) -> dic
     rows = world.scored
     truth, alpha = world.truth[rows], world.alpha[rows]
     no, yes = map(ASKED.classes.index, BAR_CLASSES)
-    inside, bar = np.isin(truth, (no, yes)), (truth == yes).astype(np.int64)
-    p_bar = None if p is None else p[:, yes] / np.maximum(p[:, yes] + p[:, no], 1e-12)
-    own = (labels == yes if p_bar is None else p_bar > 0.5).astype(np.int64)
-    p_inside = None if p_bar is None else p_bar[inside]
-    scores = score(bar[inside], alpha[inside], own[inside], p_inside, world.intrinsic[rows][inside], world.seed)
+    inside = np.isin(truth, (no, yes))
+    p_bar, own, bar = None, labels[inside] == yes, (truth[inside] == yes).astype(np.int64)
+    if p is not None:
+        p_bar = p[inside, yes] / np.maximum(p[inside, yes] + p[inside, no], 1e-12)
+        own = p_bar > 0.5
+    scores = score(bar, alpha[inside], own.astype(np.int64), p_bar, world.intrinsic[rows][inside], world.seed)
     bins = Bins.cut(alpha, 5)
     one_hot = np.eye(len(ASKED.classes))
 
     def fractions(values: np.ndarray) -> np.ndarray:
-        barred, other = (bins.averages(values[:, k])[0] for k in (yes, no))
+        barred, other = bins.means(values[:, [yes, no]]).T
         return barred / np.maximum(barred + other, 1e-12)
 
     for name, values in (("hard", one_hot[labels]), ("soft", p)):

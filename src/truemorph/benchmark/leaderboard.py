@@ -98,7 +98,7 @@ def _row(world: World, method: Method) -> dict[str, Any]:
         "definition": f"{world.classes[1]} = {world.definition}",
         "seed": world.seed,
         "method": method.name,
-        "scores": plain(scores | measured),
+        "scores": scores | measured,
     }
 
 
