@@ -64,13 +64,20 @@ def test_a_plans_answers_become_gold_labels_that_the_bias_curve_uses(capsys, lab
 
 
 def test_gold_labels_of_a_pilot_stay_when_the_next_plan_is_imported(labelled, ids, truth, catalogue, tmp_path):
+    """With what is known of the images that they come from, and of what their experts miss."""
     give(labelled, "Ann", {ids[0]: "unclear"})
-    pilot = tm.import_gold(labelled, out=tmp_path / "pilot.parquet", catalogue=catalogue)
+    give(labelled, "Ann", dict.fromkeys(open_session(labelled, twins=20).twins, "smooth"), "twin")
+    pilot = tm.import_gold(labelled, out=tmp_path / "pilot.parquet", catalogue=catalogue, gold_source="same-images")
     plan = tm.plan_gold(pilot.out, budget=40, out=tmp_path / "more")
     more = plan.selected["object_id"].to_list()[:20]
-    give(plan.out, "Ann", {one: WORDS[truth[one]] for one in more})
+    give(plan.out, "Ann", {one: WORDS[truth[one]] for one in more}, better=True)
     assert not set(ids) & set(more)
-    frame = with_text_ids(tm.import_gold(plan.out, out=tmp_path / "both.parquet").catalogue)
+    both = tm.import_gold(plan.out, out=tmp_path / "both.parquet", gold_source="better-images").catalogue
+    before, after = pilot.catalogue.metadata, both.metadata
+    assert before["gold_experts"]["gold"]["disk"]["missed"] == 1
+    assert after["gold_experts"] == before["gold_experts"]
+    assert after["gold_from_same_images"] == before["gold_from_same_images"] == len(ids) - 1
+    frame = with_text_ids(both)
     assert set(frame.drop_nulls("gold")["object_id"]) == {*ids[1:], *more}
     assert frame.filter(pl.col("gold_uncertain") == 1)["object_id"].to_list() == ids[:1]
     before, planned = (one.to_numpy() for one in (pilot.catalogue.frame["gold_probability"], plan.frame["probability"]))

@@ -425,24 +425,17 @@ def import_gold(
         about = about_questions(into, *target, columns, definition, where)
     elif "gold_along" in into.metadata:
         about["gold_along"] = {name: rule for name, rule in into.metadata["gold_along"].items() if name != "gold"}
-    experts = experts_of(into.metadata, label_classes(into)) | {gold.columns[0]: {} for gold in columns}
-    for gold in columns if is_plan else ():
-        missed = misses_on_copies(answers, gold.given, list(gold.classes), gold.featureless)
-        measured.setdefault("twins", missed)  # of the question itself, which comes first
-        if not same.is_empty():  # copies are shown without the better images that all galaxies had
-            experts[gold.columns[0]] = missed
-    about["gold_experts"] = {column: missed for column, missed in experts.items() if missed}
     chosen_by = None if folder is None else read_chosen(folder)
     table, findings = with_gold(into, first, chosen_by, columns)
-    labels = table.frame.select("object_id", *(column.columns[0] for column in columns))
-    in_same = labels.filter(pl.col("object_id").cast(pl.String).is_in(same.implode()))
+    labels = table.frame.select(pl.col("object_id").cast(pl.String), *(column.columns[0] for column in columns))
+    missed = dict[str, dict[str, Any]]()
+    if is_plan:
+        for gold in columns:
+            missed[gold.columns[0]] = misses_on_copies(answers, gold.given, list(gold.classes), gold.featureless)
+        measured["twins"] = missed[columns[0].columns[0]]  # of the question itself
+    about |= _about_images(into, target, labels, first, same, missed)
     if "gold" in labels.columns:
         about |= {"gold_source": gold_source, "gold_definition": of_label if target else definition or of_label}
-        about["gold_from_same_images"] = in_same["gold"].count()
-    if target is not None:
-        of_gates = {gate.name: gold_column(gate.name) for gate in target[0].gates(target[1])}
-        counts = {gate: in_same[column].count() for gate, column in of_gates.items() if column in labels.columns}
-        about["gold_same_images"] = into.metadata.get("gold_same_images", {}) | counts
     table = replace(table, metadata=table.metadata | about)
     write_table(table, out)
     question = None if target is None else target[1]
@@ -451,6 +444,42 @@ def import_gold(
     findings += [*_too_few(imported.classes), *from_same_images(table, question)]
     findings += from_votes(f"{meant} {column}")
     return replace(imported, findings=tuple(findings))
+
+
+def _about_images(
+    into: CatalogTable,
+    target: tuple[Tree, str] | None,
+    labels: pl.DataFrame,
+    first: pl.DataFrame,
+    same: pl.Series,
+    missed: dict[str, dict[str, Any]],
+) -> dict[str, Any]:
+    """Return metadata of a catalogue: gold labels from the images of the observed ones, and what their experts miss.
+
+    `same` are galaxies whose answers are from such images, `missed` what copies showed, by column of gold labels. What
+    is known of gold labels of earlier sessions that stay in the catalogue stays, too.
+    """
+    in_same = labels.filter(pl.col("object_id").is_in(same.implode()))
+    kept = labels.filter(~pl.col("object_id").is_in(first["galaxy"].implode()))
+    experts, metadata = experts_of(into.metadata, label_classes(into)), into.metadata
+    for column in labels.columns[1:]:
+        # Copies are shown without the better images that all galaxies had.
+        used = {} if same.is_empty() else missed.get(column, {})
+        if used or not kept[column].count():
+            experts[column] = used
+
+    def count(column: str, before: int) -> int:
+        return in_same[column].count() + min(before, kept[column].count())
+
+    about: dict[str, Any] = {"gold_experts": {column: measured for column, measured in experts.items() if measured}}
+    if "gold" in labels.columns:
+        about["gold_from_same_images"] = count("gold", metadata.get("gold_from_same_images", 0))
+    if target is not None:
+        before = metadata.get("gold_same_images", {})
+        of_gates = {gate.name: gold_column(gate.name) for gate in target[0].gates(target[1])}
+        of_gates = {gate: column for gate, column in of_gates.items() if column in labels.columns}
+        about["gold_same_images"] = before | {gate: count(name, before.get(gate, 0)) for gate, name in of_gates.items()}
+    return about
 
 
 def _too_few(counts: dict[str, int]) -> list[Finding]:
