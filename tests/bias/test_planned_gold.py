@@ -138,6 +138,8 @@ def test_bins_of_another_column_imply_the_same_misses_of_experts(slope):
         given = {"gold": np.where(rng.random(n) < 0.15, seen, -1), "gold_transition": curve, "bins": 8}
         found = [debiased_fractions(labels, alpha, by=by, **given) for by in (None, other)]
         highest.append([one.of_total[0, 2, 1] for one in found])
+        assert codes(found[0]) == ["gold-misses"]
+    assert codes(debiased_fractions(labels, alpha, **given | {"gold_transition": RayleighTransition(0.1)})) == []
     by_alpha, by_other = np.mean(highest, axis=0)
     assert by_other == pytest.approx(by_alpha, abs=0.025)
 

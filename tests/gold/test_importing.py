@@ -14,6 +14,7 @@ from conftest import codes, done, refused, run
 from gold.conftest import WORDS, give
 from truemorph import export_gold, read_table, write_table
 from truemorph.errors import InputError
+from truemorph.gold.answers import TWINS
 from truemorph.gold.session import open_session
 from truemorph.io import file_hash
 
@@ -126,6 +127,9 @@ def test_twins_bring_the_experts_own_curve_into_the_range(labelled, ids, truth, 
     found = tm.import_gold(labelled, out=out, gold_source="better-images")
     assert found.agreement["twins"]["disk"]["galaxies"] == 20 - sum(truth[twin] == 0 for twin in twins)
     assert "gold-misses" not in codes(tm.estimate_transition(found.out, gold="gold", compare=False))
+    (labelled / TWINS).unlink()
+    with pytest.raises(InputError, match=TWINS):
+        tm.import_gold(labelled, out=out)
 
 
 def test_labels_from_the_same_images_are_a_finding(labelled, ids, out):

@@ -1,6 +1,7 @@
 """Gold labels for a question of a decision tree: plans, answers along its gates, and fractions from them."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -239,12 +240,18 @@ def test_copies_show_how_the_experts_miss_each_answer(answered, tmp_path):
 
 
 def test_the_range_of_a_question_contains_what_its_experts_miss(pilot):
-    table, _ = pilot
+    table = replace(pilot[0], frame=pilot[0].frame.with_columns(gold_probability_bar=pl.lit(0.2)))
     missed = {"galaxies": 20, "missed": 0.3, "theta": 6.0, "upper": 9.0, "called": {"no bar": 0.7, NOT_APPLICABLE: 0.3}}
-    told = CatalogTable(table.frame, metadata=table.metadata | {"gold_experts": {"gold_bar": {"bar": missed}}})
-    given = {"question": "bar", "gold": "gold", "fraction_bins": 4}
-    before, after = (tm.estimate_transition(one, **given) for one in (table, told))
-    assert set(codes(after)) - set(codes(before)) == {"gold-misses"}
+    told = replace(table, metadata=table.metadata | {"gold_experts": {"gold_bar": {"bar": missed}}})
+    before, after = (
+        tm.estimate_transition(one, question="bar", gold=gold, fraction_bins=4)
+        for one, gold in ((table, "gold"), (told, "gold_bar"))  # the same column
+    )
+    assert set(codes(after)) ^ set(codes(before)) == {"gold-misses"}
+    assert "selection-known" in codes(after)
+    for name in ("no bar", "bar"):
+        of_answer = after.fractions.of_total[0, 1:, after.fractions.classes.index(name)]
+        np.testing.assert_allclose(after.fraction_range[name], of_answer)
     np.testing.assert_array_equal(after.fractions.fractions, before.fractions.fractions)
     low, high = (one.fractions.ratios["bar fraction"] for one in (before, after))
     assert np.all(low.high < high.high)

@@ -410,21 +410,26 @@ def _with_total(fit: TransitionFit, fractions: PopulationFractions, asked: Asked
         return fit
     share = fractions.bin_weights / fractions.bin_weights.sum()
     middle, samples = share @ fractions.fractions, np.einsum("b,sbk->sk", share, fractions.samples)
-    if asked is None:
-        assert fractions.of_total is not None
-        errors, of_total = fractions.of_total[0, 0], fractions.of_total
-    else:
+    assert fractions.of_total is not None
+    of_total = fractions.of_total
+    if asked is not None:
         assert fit.fraction_samples is not None
-        of, of_total = np.array(asked.answers_of_classes), None
+        of, drawn = np.array(asked.answers_of_classes), _spread(samples)
 
         def divided(total: np.ndarray, parts: np.ndarray) -> np.ndarray:
             shares = total[..., of] * parts / np.maximum(parts @ (of[:, None] == of), 1e-12)
             return shares / shares.sum(axis=-1, keepdims=True)
 
         middle, samples = divided(middle, fit.class_fractions), divided(samples, fit.fraction_samples)
-        errors = samples.std(axis=0)
-    stderr = {name: float(errors[k]) for name, k in fraction_names(fit.sample.classes).items()}
+        # As much larger as those of the answers are than their draws say, for what people miss or cannot tell.
+        of_total = np.minimum(_spread(samples) * of_total[..., of] / np.maximum(drawn[:, of], 1e-12), 1.0)
+    stderr = {name: float(of_total[0, 0, k]) for name, k in fraction_names(fit.sample.classes).items()}
     return replace(fit, class_fractions=middle, stderr=fit.stderr | stderr, fraction_samples=samples, of_total=of_total)
+
+
+def _spread(draws: np.ndarray) -> np.ndarray:
+    """Return standard deviation and 95 % range of draws of fractions, (S, K), shape (3, K)."""
+    return np.array([draws.std(axis=0), *np.quantile(draws, [0.025, 0.975], axis=0)])
 
 
 def _unbalanced(sample: Sample, context: Context) -> list[Finding]:

@@ -83,8 +83,11 @@ def rows_of(catalogue: CatalogTable, options: SampleOptions | None = None) -> tu
     Galaxies with split "unused" are not in the sample; they are selected only by a condition on `split`.
     """
     options, source = options or SampleOptions(), catalogue.source
-    asked, gold = asked_of(catalogue, options.question), options.gold
+    asked = asked_of(catalogue, options.question)
     of = None if asked is None else asked.question
+    if options.gold == gold_column(of):  # the catalogue's own, by the name of their column
+        options = replace(options, gold="gold")
+    gold = options.gold
     options.check(catalogue, asked)
     binned = options.binned(catalogue.frame)
     named = [*options.intrinsic, *binned, *options.observables]

@@ -136,7 +136,10 @@ def read_answers(folder: Path) -> pl.DataFrame:
         ) from problem
     frame = one_spelling(frame).unique(["annotator", "galaxy", "occasion"], keep="last", maintain_order=True)
     twins = read_twins(folder).select(pl.lit(TWIN).alias("occasion"), "twin_alpha", galaxy="object_id")
-    return frame.join(twins, on=["galaxy", "occasion"], how="left", maintain_order="left")
+    frame = frame.join(twins, on=["galaxy", "occasion"], how="left", maintain_order="left")
+    if frame.filter(occasion=TWIN)["twin_alpha"].null_count():
+        raise InputError(f"{folder / TWINS}: lacks degraded copies that people have labelled; restore a copy")
+    return frame
 
 
 def read_twins(folder: Path) -> pl.DataFrame:
