@@ -264,17 +264,19 @@ def _measured(
     """Measure label sets, also by each of several observables; return findings about those that are too small."""
     results, too_few = dict[str, BiasResult](), list[Finding]()
     by_observable = {name: dict[str, BiasResult]() for name in alone}
-    with progress(len(sets), "measuring bias", "label sets") as bar:
-        for label_set in sets:
-            try:
-                results[label_set.name] = tree.metric(label_set.values)
-                for name, own in alone.items():
-                    by_observable[name][label_set.name] = own.metric(label_set.values)
-            except InputError as problem:
-                if label_set.known.all() or len(sets) == 1:  # then the tree is wrong for all galaxies
-                    raise
-                too_few.append(_not_measured(label_set, problem))
-            bar.update(1)
+    for label_set in progress(len(sets), "measuring bias", "label sets", of=sets):
+        name = label_set.name
+        try:
+            results[name] = tree.metric(label_set.values)
+            for observable, own in alone.items():
+                by_observable[observable][name] = own.metric(label_set.values)
+        except InputError as problem:
+            if label_set.known.all() or len(sets) == 1:  # then the tree is wrong for all galaxies
+                raise
+            n = f"{label_set.known.sum():,}"
+            message = f"{name}: {n} are too few for this tree, so they were not measured ({problem})."
+            action = "Use fewer bins (`bins`), a smaller tree (`depth`), or more such labels."
+            too_few.append(Finding("labels-too-few", "caution", message, action))
     return results, by_observable, too_few
 
 
@@ -312,13 +314,6 @@ def _fractions_by(name: str, column: np.ndarray, sets: Sequence[LabelSet]) -> di
     by_set = {label_set.name: table.filter(labels=label_set.name) for label_set in sets}
     means = next(iter(by_set.values()))["mean"].to_list()
     return {name: means} | {of: own["fraction"].to_list() for of, own in by_set.items()}
-
-
-def _not_measured(labels: LabelSet, problem: InputError) -> Finding:
-    """Say why a label set that is known for a part of the galaxies could not be measured."""
-    message = f"{labels.name}: {labels.known.sum():,} are too few for this tree, so they were not measured ({problem})."
-    action = "Use fewer bins (`bins`), a smaller tree (`depth`), or more such labels."
-    return Finding("labels-too-few", "caution", message, action)
 
 
 def _of_label_sets(results: dict[str, BiasResult]) -> list[Finding]:
