@@ -28,7 +28,6 @@ from truemorph.gold.answers import FIRST, read_answers
 from truemorph.gold.importing import (
     about_questions,
     answers_of_table,
-    export_subjects,
     gold_columns_of,
     gold_columns_of_label,
     with_gold,
@@ -45,8 +44,9 @@ from truemorph.gold.plan import (
     read_plan,
     write_plan,
 )
-from truemorph.gold.session import Source, open_session, read_session
-from truemorph.io import plain
+from truemorph.gold.session import Source, open_session, read_session, readable_images
+from truemorph.images.decode import read_image_file
+from truemorph.io import plain, write_file
 from truemorph.progress import tell
 from truemorph.questions import Asked, Tree
 from truemorph.results import PlainResult, Result, text_facts, text_table
@@ -551,7 +551,16 @@ def export_gold(plan: Path, *, out: Path, images: Path | None = None) -> PlainRe
         ...
     truemorph.errors.InputError: absent: is not the folder of a plan (no plan.json); make one with truemorph gold plan
     """
-    manifest, galaxies, findings = export_subjects(plan, out, images)
-    text = f"{galaxies:,} galaxies for Zooniverse: upload {manifest} with the images beside it"
-    values = {"out": str(manifest), "galaxies": galaxies, "findings": findings}
+    about, selected = read_plan(plan)
+    root = images or about.image_root
+    if root is None:
+        raise InputError(f"{plan}: no folder of images; name one (`images`)")
+    paths, findings = readable_images(plan, selected, Path(root))
+    names = [f"{number:06d}{path.suffix}" for number, path in enumerate(paths.values())]
+    for name, path in zip(names, paths.values(), strict=True):
+        write_file(out / name, read_image_file(path))
+    subjects = CatalogTable(pl.DataFrame({"image": names, "#object_id": list(paths)}))  # a hidden column of Zooniverse
+    manifest = write_table(subjects, out / "manifest.csv")
+    text = f"{len(paths):,} galaxies for Zooniverse: upload {manifest} with the images beside it"
+    values = {"out": str(manifest), "galaxies": len(paths), "findings": findings}
     return PlainResult(text, values, findings)

@@ -20,12 +20,9 @@ from truemorph.findings import Finding
 from truemorph.gold.agreement import combined
 from truemorph.gold.answers import one_spelling
 from truemorph.gold.choices import NEITHER, UNCLEAR, answer_of_path, choices_of, choices_of_label, label_of_path
-from truemorph.gold.plan import read_plan
-from truemorph.gold.session import readable_images
-from truemorph.images.decode import read_image_file
-from truemorph.io import checked, write_file
+from truemorph.io import checked
 from truemorph.questions import APPLIES, CANNOT_TELL, NOT_APPLICABLE, SMOOTH_OR_DISK, Tree
-from truemorph.tables import CatalogTable, read_table, write_table
+from truemorph.tables import CatalogTable, read_table
 
 # Words by which a class of this name is recognised in tables and on Zooniverse.
 _WORDS = {
@@ -279,20 +276,3 @@ def _joined(
     left_out = Finding("gold-left-out", "caution", f"Galaxies with a class were left out: {lost}.", action)
     joined = joined.with_columns(catalogue.frame["object_id"])  # of its type
     return replace(catalogue, frame=joined), [left_out] if missing or outside else []
-
-
-def export_subjects(plan: Path, out: Path, images: Path | None) -> tuple[Path, int, tuple[Finding, ...]]:
-    """Write images and `manifest.csv` of a Zooniverse subject set, with ids in a hidden column (#).
-
-    Returns the manifest, the number of galaxies, and a finding if some have no readable image.
-    """
-    about, selected = read_plan(plan)
-    root = images or about.image_root
-    if root is None:
-        raise InputError(f"{plan}: no folder of images; name one (`images`)")
-    paths, findings = readable_images(plan, selected, Path(root))
-    names = [f"{number:06d}{path.suffix}" for number, path in enumerate(paths.values())]
-    for name, path in zip(names, paths.values(), strict=True):
-        write_file(out / name, read_image_file(path))
-    manifest = CatalogTable(pl.DataFrame({"image": names, "#object_id": list(paths)}))
-    return write_table(manifest, out / "manifest.csv"), len(paths), findings
