@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from truemorph.report.figures import STYLE
 from truemorph.reproduce.distributions import compare_distributions, cumulative, cumulative_panels, share_above
 
 # Few distinct values, so that ties happen.
@@ -57,7 +56,7 @@ def test_relabelled_galaxies_of_figure_3():
 def test_the_figure_shows_every_sample_and_its_data():
     sersic, observed, truth = labelled(2000, 4)
     found = compare_distributions(sersic, {"observed": observed, "debiased": truth, "A $ B": truth[::-1]})
-    panels = cumulative_panels(found, dict.fromkeys(found.table["labels"], STYLE["observed"]))
+    panels = cumulative_panels(found, {name: {"color": "0.5", "marker": "s"} for name in found.table["labels"]})
     assert [len(panel.axes[0].get_legend().get_texts()) for panel in panels] == [3, 3, 3]
     data = found.data()
     assert set(data.columns) == {*found.table.columns, "value", "share"}

@@ -11,7 +11,7 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from truemorph.bias.binning import Bins
-from truemorph.bias.curves.transitions import DISK, Transition
+from truemorph.bias.curves.transitions import DISK
 from truemorph.bias.likelihood import observables_of
 from truemorph.bias.metrics.scores import calibration_error
 from truemorph.bias.plots import plot_fractions
@@ -26,10 +26,6 @@ from truemorph.tables import numeric_columns
 
 # How matplotlib draws a label set: its `color`, `marker` and `ls`.
 Style = dict[str, Any]
-STYLE: dict[str, Style] = {
-    "truth": {"color": BLACK, "marker": "o", "ls": "-"},
-    "observed": {"color": "#8a8a8a", "marker": "s", "ls": "--"},
-}
 _COLOURS = (RED, GREEN, "#CC79A7", SKY, ORANGE, "#F0E442")
 _MARKERS = "DPX*<>"
 _LINES = {"probabilities": "-", "labels": "-", "posterior": ":", "column": "-."}
@@ -38,9 +34,9 @@ _CELLS = 10
 
 def styles_of(evidence: Evidence) -> dict[str, Style]:
     """How each label set, and each model, is drawn: observed labels grey, gold labels black, a colour a model."""
-    styles: dict[str, Style] = {evidence.observed.name: STYLE["observed"]}
+    styles: dict[str, Style] = {evidence.observed.name: {"color": "#8a8a8a", "marker": "s", "ls": "--"}}
     for truth, marker, line in zip(evidence.truths.values(), cycle("ov^s"), cycle(("-", "--", ":", "-."))):
-        styles[truth.name] = {**STYLE["truth"], "marker": marker, "ls": line}
+        styles[truth.name] = {"color": BLACK, "marker": marker, "ls": line}
     names = [*evidence.names, *(labels.model for labels in evidence.others), ""]  # the last is the estimate's
     looks = dict(zip(names, zip(cycle(_COLOURS), cycle(_MARKERS)), strict=False))
     for labels in evidence.whole:
@@ -153,25 +149,21 @@ def bias_curve(evidence: Evidence) -> Illustration:
     grid = np.linspace(0.1, float(np.quantile(alpha, 0.99)), 200)
     names = observables_of(estimate.about, estimate.transition)
     at = argument(grid, numeric_columns(frame, names, evidence.source), along=True)
-    curves: list[tuple[str, Transition, np.ndarray, str | None]] = [
-        (f"{fit.family}, estimated", estimate.transition, at, None)
-    ]
-    curves += [
-        (f"{model.name}, trained through", model.transition, argument(grid, model.observables, along=True), None)
-        for model in evidence.models
-        if not model.naive and model.head.classes == fit.classes
-    ]
-    families = {} if estimate.families is None else estimate.families.fits
-    curves += [
-        (f"{name}, fitted", other.transition, at, "0.6") for name, other in families.items() if name != fit.family
-    ]
+    curves = [(f"{fit.family}, estimated", estimate.transition.matrix(at), "")]
+    for model in evidence.models:
+        if not model.naive and model.head.classes == fit.classes:
+            own = argument(grid, model.observables, along=True)
+            curves.append((f"{model.name}, trained through", model.transition.matrix(own), ""))
+    for name, other in ({} if estimate.families is None else estimate.families.fits).items():
+        if name != fit.family:
+            curves.append((f"{name}, fitted", other.transition.matrix(at), "0.6"))
     figures = []
     for what, outcomes in panels.items():
         axes = new_panel()
         for (k, name), colour in zip(classes.items(), cycle(CYCLE)):
             about = {"class": name, "what": what.replace("\n", " ")}
-            for (by, transition, places, own_colour), line in zip(curves, cycle(("-", "--", ":", "-."))):
-                share = transition.matrix(places)[:, k] @ outcomes[k]
+            for (by, matrix, own_colour), line in zip(curves, cycle(("-", "--", ":", "-."))):
+                share = matrix[:, k] @ outcomes[k]
                 axes.plot(grid, share, line, color=own_colour or colour, label=plain_text(f"{name}: {by}"))
                 data.append(pl.DataFrame(about | {"by": by, "alpha": grid, "share": share}))
             for (definition, gold), marker in zip(evidence.known.items(), cycle("ovs^")):
