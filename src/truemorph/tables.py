@@ -199,6 +199,12 @@ def table_extension(path: Path) -> str:
     )
 
 
+def check_holds_metadata(path: Path) -> None:
+    """Refuse CSV for a catalogue."""
+    if table_extension(path) in (".csv", ".csv.gz", ".tsv"):
+        raise InputError(f"{path}: a catalogue needs metadata, which {path.suffix} does not support; use .parquet")
+
+
 def usual_column(columns: Sequence[str], names: Sequence[str]) -> str | None:
     """Return the column that has the first of several usual names, ignoring case; None if there is none."""
     by_case = {column.lower(): column for column in reversed(columns)}

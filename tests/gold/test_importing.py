@@ -93,6 +93,8 @@ def test_all_columns_of_the_catalogue_stay(catalogue, truth, out, tmp_path):
     pl.DataFrame({"object_id": list(truth)[:40], "class": ["disk"] * 40}).write_csv(tmp_path / "gold.csv")
     tm.import_gold(tmp_path / "gold.csv", catalogue=tmp_path / "own.parquet", out=out)
     assert pl.read_parquet(out).select(own.columns).equals(own)
+    with pytest.raises(InputError, match="metadata"):
+        tm.import_gold(tmp_path / "gold.csv", catalogue=tmp_path / "own.parquet", out=out.with_suffix(".csv"))
 
 
 def test_ids_as_whole_floats_are_those_of_the_catalogue(out, tmp_path):

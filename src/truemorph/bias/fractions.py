@@ -217,7 +217,8 @@ class _Regression:
         part = 1 - right.min(axis=0)
         message = (
             "Degraded copies of well-resolved galaxies show that the gold labels themselves miss up to "
-            f"{part.max():.0%} of class {self.sample.classes[part.argmax()]} in a bin of α. The range reaches that far."
+            f"{part.max():.0%} of class {self.sample.classes[part.argmax()]} in a bin. The range reaches that far, if "
+            "poorly resolved galaxies are like those that were copied."
         )
         return [Finding("gold-misses", "caution", message, "Label better images of the same galaxies.")]
 
@@ -239,7 +240,8 @@ def _from_gold(regression: _Regression) -> dict[str, Any]:
     sample, bins, quantities = regression.sample, regression.bins, regression.quantities
     fractions, samples, errors = regression.fractions(sample.gold)
     _, low, high = errors  # views
-    findings = regression.widen_by_uncertain(low, high) + regression.misses()
+    missed = regression.misses()
+    findings = regression.widen_by_uncertain(low, high) + missed
     selection = "known for a random part of the rows"
     if sample.probability is not None:
         selection = "their probabilities of selection are known"
@@ -263,7 +265,7 @@ def _from_gold(regression: _Regression) -> dict[str, Any]:
         "probabilities": regression.probabilities,
         "alternatives": {},
         "method": "gold",
-        "assumption": f"gold labels are correct, and {selection}",
+        "assumption": f"gold labels {'miss what copies show' if missed else 'are correct'}, and {selection}",
         "findings": findings,
     }
 

@@ -40,7 +40,7 @@ from truemorph.io import FORMAT_VERSION, PathLike, write_file
 from truemorph.plotting import axes_or_new
 from truemorph.questions import Asked, Tree, read_tree
 from truemorph.results import Result, text_facts
-from truemorph.tables import CatalogTable, kind_of, read_table, table_extension, to_astropy, write_table
+from truemorph.tables import CatalogTable, check_holds_metadata, kind_of, read_table, to_astropy, write_table
 
 # The first columns of a catalogue; truemorph's other columns and those of the table follow.
 _FIRST = ("object_id", "image", "label", "alpha", *FRACTIONS, "radius", "psf_fwhm", "split", "sampling_weight")
@@ -350,8 +350,7 @@ def read_tables(table: Any, settings: TableSettings) -> tuple[Joined, Mapping]:
 def write_preparation(prepared: Preparation, out: PathLike) -> Preparation:
     """Write a catalogue (not as CSV), `<name>.datasheet.md` and `<name>.dropped.csv`; never over an input file."""
     out = Path(out)
-    if table_extension(out) in (".csv", ".csv.gz", ".tsv"):
-        raise InputError(f"{out}: a catalogue needs metadata, which {out.suffix} does not support; use .parquet")
+    check_holds_metadata(out)
     dropped, sheet = (out.with_name(f"{out.stem}.{end}") for end in ("dropped.csv", "datasheet.md"))
     for target in (out, dropped, sheet):
         if target.resolve() in {Path(file).resolve() for file in prepared.origins}:

@@ -50,7 +50,7 @@ from truemorph.io import plain, write_file
 from truemorph.progress import tell
 from truemorph.questions import Asked, Tree
 from truemorph.results import PlainResult, Result, text_facts, text_table
-from truemorph.tables import CatalogTable, to_astropy, write_table
+from truemorph.tables import CatalogTable, check_holds_metadata, to_astropy, write_table
 
 
 @validated
@@ -388,6 +388,7 @@ def import_gold(
     >>> found.to_dict()["disk"], found.to_dict()["uncertain"]
     (1, 1)
     """
+    check_holds_metadata(out)
     is_plan = source.is_dir()
     folder = source if is_plan else plan
     if catalogue is None and folder is None:
