@@ -103,7 +103,9 @@ class Bins:
 
     @classmethod
     def cut(cls, column: np.ndarray, bins: int, weights: np.ndarray | None = None) -> Bins:
-        """Divide a finite column of shape (N,) into at most so many bins; edges are half-way between neighbours."""
+        """Divide a finite column of shape (N,), or two, into at most so many bins; edges are midway between values."""
+        if column.ndim == 2:
+            return cls.of_two(column, bins, weights)
         if isinstance(column, Groups):
             column = np.asarray(column)
             return replace(cls.at(column, np.arange(column.max() + 2) - 0.5, weights), ordered=False)

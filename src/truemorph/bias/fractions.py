@@ -487,7 +487,7 @@ def fractions_in_bins(
     elif not 1 <= bins <= n or bins != int(bins):
         raise InputError(f"bins must be between 1 and the number of galaxies ({n}); got {bins}")
     else:
-        cut = (Bins.cut if column.ndim == 1 else Bins.of_two)(column, int(bins), sample.weights)
+        cut = Bins.cut(column, int(bins), sample.weights)
     if transition is not None and not sample.has_gold:
         results = _through(sample, cut, load_transition(transition), fit, systematic)
     else:

@@ -282,10 +282,6 @@ class PlanOptions:
             raise InputError(f"fractions are wanted in bins of one column, or of two (`by`); got {self.by!r}")
         return names
 
-    def bins_of(self, column: np.ndarray, rows: np.ndarray) -> Bins:
-        """Cut these rows into bins of one column, shape (N,), or two, (N, 2)."""
-        return (Bins.cut if column.ndim == 1 else Bins.of_two)(column[rows], min(self.bins, rows.size // 50))
-
 
 @dataclass(frozen=True)
 class _Candidates:
@@ -339,7 +335,7 @@ def make_plan(
     label, predicted = prediction.label, prediction.probabilities
     galaxies = _candidates(catalogue, asked, options)
     rows, pilot = galaxies.rows, galaxies.pilot
-    cut = options.bins_of(galaxies.column, rows)
+    cut = Bins.cut(galaxies.column[rows], min(options.bins, rows.size // 50))
     strata = Strata.of(label[rows], cut, predicted[rows], prediction.quantities, 1 if p is None else 3)
     if pilot.size:
         strata = strata.with_labels(label[pilot], cut.find(galaxies.column[pilot]), label[rows])
