@@ -56,7 +56,7 @@ def test_relabelled_galaxies_of_figure_3():
 def test_the_figure_shows_every_sample_and_its_data():
     sersic, observed, truth = labelled(2000, 4)
     found = compare_distributions(sersic, {"observed": observed, "debiased": truth, "A $ B": truth[::-1]})
-    panels = cumulative_panels(found, {name: {"color": "0.5", "marker": "s"} for name in found.table["labels"]})
+    panels = cumulative_panels(found, {name: {"color": "0.5", "ls": "-"} for name in found.table["labels"]})
     assert [len(panel.axes[0].get_legend().get_texts()) for panel in panels] == [3, 3, 3]
     data = found.data()
     assert set(data.columns) == {*found.table.columns, "value", "share"}
