@@ -94,7 +94,6 @@ def open_session(
     """Find and check the pictures of a plan, make the twins, and write `session.json`, which has the defaults."""
     about, plan = read_plan(folder)
     target = about.target
-    counted = [] if target is None else list(root_answers(target[0]).values())[1]
     before = read_session(folder)
     images = images or before.images or about.image_root
     better = better or before.better
@@ -118,6 +117,7 @@ def open_session(
     write_json(folder / SESSION, content)
     levels = None
     if target is not None:
+        counted = root_answers(target[0])["disk"]
         levels = levels_of(*target, {counted[0]: about.definition} if len(counted) == 1 else {})
         for level in levels:
             level["definition"] = about.question_definition if level["question"] == target[1] else ""

@@ -171,7 +171,7 @@ def _begin(
     findings += [finding for finding in more if finding not in estimate.findings]
     if asked is None:
         classes: tuple[str, ...] = classes_of(catalogue)
-        hard = frame["label"].to_numpy().astype(np.int64)
+        hard = frame["label"].to_numpy()
     else:
         classes = asked.answers
         hard = np.array(asked.answers_of_paths)[majority_paths(frame, asked, source)]
@@ -281,9 +281,8 @@ def trained_on(sources: Sequence[Path]) -> Path:
 
 def _made_here(catalogue: CatalogTable, options: ReportOptions) -> _Shown:
     """Estimate from all that the catalogue offers: with its gold labels, unless they are the truth of simulations."""
-    offered = [*options.gold, *(["gold"] if "gold" in catalogue.frame.columns else [])][:1]
-    if catalogue.metadata.get("simulated") or (offered == ["gold"] and not catalogue.frame["gold"].count()):
-        offered = []
+    gold = options.gold[0] if options.gold else "gold"
+    is_empty = gold == "gold" and ("gold" not in catalogue.frame.columns or not catalogue.frame["gold"].count())
     findings = list[Finding]()
 
     def made(gold: str | None) -> Estimate:
@@ -291,7 +290,7 @@ def _made_here(catalogue: CatalogTable, options: ReportOptions) -> _Shown:
         sample, context = rows_of(catalogue, chosen)
         return make_estimate(sample, Settings(seed=options.seed), context=context, fraction_bins=FIFTHS)
 
-    for gold in offered:
+    if not (is_empty or catalogue.metadata.get("simulated")):
         try:
             return _Shown(made(gold), "made by this report with the gold labels")
         except InputError as problem:
