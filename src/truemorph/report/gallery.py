@@ -94,9 +94,7 @@ def choose(frame: pl.DataFrame, most: int) -> pl.DataFrame:
     changed = frame.filter(pl.col(CHANGE) != "").sort(
         AFTER, pl.col("object_id").cast(pl.String), descending=[True, False]
     )
-    if changed.height <= most:
-        return changed
-    return changed[np.unique(np.round(np.linspace(0, changed.height - 1, most)).astype(np.int64))]
+    return changed[np.linspace(0, changed.height - 1, min(most, changed.height)).round().astype(np.int64)]
 
 
 def better_pictures(folder: Path, ids: pl.Series) -> dict[str, str]:
@@ -279,7 +277,7 @@ def changed_galaxies(evidence: Evidence, galaxies: int) -> Changed:
         names = dict(enumerate(truth.classes))
         gold = pl.Series(truth.labels).replace_strict(names, default=None, return_dtype=pl.String)
         columns[_SAID + truth.name] = gold
-    frame = evidence.everything.with_columns(*(pl.Series(name, column) for name, column in columns.items()))
+    frame = evidence.everything.hstack(pl.DataFrame(columns))
     change = pl.when(pl.Series(evidence.changed)).then(pl.format("{} to {}", _BEFORE, _NOW)).otherwise(pl.lit(""))
     frame = frame.with_columns(change.alias(CHANGE))
     shown, bad = _with_pictures(choose(frame, galaxies), evidence)
