@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from scipy.optimize import brentq
 
+from truemorph.bias.curves.formulas import RayleighTransition
 from truemorph.gold.answers import FIRST, REPEAT, TWIN
 from truemorph.gold.choices import ARTEFACT, UNCLEAR
 from truemorph.questions import SMOOTH_OR_DISK
@@ -20,8 +22,8 @@ RULE = (
 )
 _RESAMPLES = 500
 _FEWEST_TWINS = 10
-# Half of the 95 % point of chi-squared with one degree of freedom.
-_HALF_CHI_SQUARED = 1.92
+# Probability that θ is above its upper limit, and the smallest and largest θ.
+_TAIL, _THETA = 0.025, (0.05, 1000)
 
 
 def combined(answers: pl.DataFrame, classes: Sequence[str] = SMOOTH_OR_DISK) -> pl.DataFrame:
@@ -90,14 +92,14 @@ def misses_on_copies(
 
     `given` has the class of each answer. A galaxy that a person gives a class, and on its copy another one, or can't
     tell there, was missed. One that several people saw counts once. Returns by class the number of `galaxies`, the
-    fraction `missed` (None without any), and from 10 galaxies on `theta` of eq. 5, most likely; `upper`, its upper
-    limit (95 %, likelihood ratio); and `called`: the share of each other class among the misses, and one miss spread
-    over all of them.
+    fraction `missed` (None without any), and from 10 galaxies on `theta` of eq. 5, most likely; `upper`, the upper end
+    of its 95 % range; and `called`: the share of each other class among the misses, and one miss spread over all of
+    them.
     """
     given = {answer: name for answer, name in given.items() if answer != ARTEFACT}
     classified = pl.col("answer", "again").replace_strict(given, default=None)
     twins = _beside_first(answers, TWIN).with_columns(classified).drop_nulls(["answer", "again"])
-    grid, found = np.geomspace(0.05, 1000, 2000), {}
+    grid, found = np.geomspace(*_THETA, 2000), {}
     for name in classes:
         own = twins.filter(pl.col("answer") == name).with_columns(weight=1 / pl.len().over("galaxy"))
         if name == featureless or twins.is_empty():
@@ -115,13 +117,27 @@ def misses_on_copies(
         if of_class["galaxies"] < _FEWEST_TWINS:
             continue
         flip = np.clip(np.exp(-(alpha**2) / (2 * grid[:, None] ** 2)), 1e-300, 1 - 1e-12)  # eq. 5
-        value = (np.where(missed, np.log(flip), np.log1p(-flip)) * weight).sum(axis=1)
-        allowed = grid[value > value.max() - _HALF_CHI_SQUARED]
+        theta = float(grid[(np.where(missed, np.log(flip), np.log1p(-flip)) * weight).sum(axis=1).argmax()])
+        misses = int(np.ceil(weight @ missed - 1e-9))
+        upper = max(theta, _upper_theta(own.unique("galaxy")["twin_alpha"].to_numpy(), misses))
         counts = {other: weight[own["again"] == other].sum() for other in classes if other != name}
         total = sum(counts.values()) + 1
         called = {other: float((count + 1 / len(counts)) / total) for other, count in counts.items()}
-        of_class |= {"theta": float(grid[value.argmax()]), "upper": float(allowed.max()), "called": called}
+        of_class |= {"theta": theta, "upper": upper, "called": called}
     return found
+
+
+def _upper_theta(alpha: np.ndarray, misses: int) -> float:
+    """Return the θ at which so few misses of galaxies at α, shape (N,), have a probability of 2.5 %."""
+
+    def excess(log_theta: float) -> float:
+        chances = np.eye(1, misses + 1)[0]  # of 0, 1, … misses among the galaxies so far; more are too many
+        for flip in RayleighTransition(np.exp(log_theta)).flip_probability(alpha):
+            chances = chances * (1 - flip) + np.append(0, chances[:-1]) * flip
+        return float(chances.sum()) - _TAIL
+
+    smallest, largest = np.log(_THETA)
+    return float(np.exp(largest if excess(largest) > 0 else brentq(excess, smallest, largest)))
 
 
 def _beside_first(answers: pl.DataFrame, occasion: str) -> pl.DataFrame:

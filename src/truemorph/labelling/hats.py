@@ -28,40 +28,6 @@ _PARTITION = re.compile(r"(?P<folder>.*?)Norder=(?P<order>\d+)/(?:Dir=\d+/)?Npix
 _PROPERTIES = "hats.properties"
 
 
-def healpix_29(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
-    """Return the HEALPix pixel of positions in degrees, int64 (N,), order 29, nested.
-
-    Górski et al. (2005, ApJ 622, 759), section 5: x and y within one of twelve faces, whose bits alternate.
-    """
-    n = 1 << _ORDER
-    z, cosine = np.sin(np.radians(dec)), np.cos(np.radians(dec))
-    longitude = np.mod(ra, 360.0) / 90
-    # Around the equator, faces are squares in longitude and z.
-    across, along = n * (0.5 + longitude), n * z * 0.75
-    rising, falling = (np.floor(across + sign * along).astype(np.int64) for sign in (-1, 1))
-    up, down = rising >> _ORDER, falling >> _ORDER
-    face = np.where(up == down, up % 4 + 4, np.where(up < down, up % 4, down % 4 + 8))
-    x, y = falling & (n - 1), n - 1 - (rising & (n - 1))
-    # Near the poles, four faces meet.
-    quarter = np.minimum(longitude.astype(np.int64), 3)
-    width = n * cosine / np.sqrt((1 + np.abs(z)) / 3)
-    near, far = (
-        np.minimum((angle * width).astype(np.int64), n - 1) for angle in (longitude - quarter, 1 - longitude + quarter)
-    )
-    polar, north = np.abs(z) > 2 / 3, z > 0
-    face = np.where(polar, np.where(north, quarter, quarter + 8), face)
-    x = np.where(polar, np.where(north, n - 1 - far, near), x)
-    y = np.where(polar, np.where(north, n - 1 - near, far), y)
-    return (face << (2 * _ORDER)) | _spread(x) | (_spread(y) << 1)
-
-
-def _spread(bits: np.ndarray) -> np.ndarray:
-    """Insert a zero before each bit."""
-    for shift in (16, 8, 4, 2, 1):
-        bits = (bits | (bits << shift)) & (2**64 // (2**shift + 1))
-    return bits
-
-
 def properties_of(path: Path) -> dict[str, str]:
     """Return what a file of properties says of a catalogue, by key; nothing if there is no such file."""
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
@@ -165,8 +131,12 @@ def write_hats(parts: list[Path], out: Path, schema: pa.Schema, positions: tuple
 
 def _indexed(path: Path, positions: tuple[str, str]) -> tuple[pa.Table, np.ndarray]:
     """Read a part with the column `_healpix_29`, computed from positions."""
+    from astropy import units  # takes half a second, with the next
+    from astropy_healpix import lonlat_to_healpix
+
     table = pq.read_table(path, partitioning=None)
-    index = healpix_29(*(pc.cast(table[name], pa.float64()).to_numpy() for name in positions))
+    ra, dec = (pc.cast(table[name], pa.float64()).to_numpy() * units.deg for name in positions)
+    index = lonlat_to_healpix(ra, dec, 2**_ORDER, order="nested")
     others = [name for name in table.column_names if name != HEALPIX]
     return table.select(others).append_column(HEALPIX, pa.array(index)), index
 
