@@ -52,12 +52,9 @@ def test_engines_agree_with_the_model(image_model, pixels, name, precision, with
     np.testing.assert_allclose(np.concatenate(together), engine.member(pixels, 0), atol=1e-6)
 
 
-def test_unknown_engines_raise_errors(image_model):
-    model = load(image_model)
-    with pytest.raises(InputError, match="no engine 'tensorrt'"):
-        engine_for(model, "tensorrt")
+def test_torch_has_no_int8(image_model):
     with pytest.raises(InputError, match="int8 needs `engine` openvino"):
-        engine_for(model, "torch", "int8")
+        engine_for(load(image_model), "torch", "int8")
 
 
 WITHOUT_TORCH = """

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from truemorph.arguments import BiasCurve, Fraction, Model, Names, Shard, Table, validated
 from truemorph.bias.files import transition_described
 from truemorph.classifiers.checkpoint import load
 from truemorph.classifiers.classifier import Classifier
+from truemorph.classifiers.engines import EngineName, Precision
 from truemorph.images.store import MAXIMUM_BAD_FRACTION
 from truemorph.labelling.estimated import Estimated
 from truemorph.labelling.label import LabelReport, label_table
@@ -35,8 +36,8 @@ def label_galaxies(
     convert: bool = False,
     hats: bool = False,
     copy: Names = (),
-    engine: Literal["auto", "torch", "openvino"] = "auto",
-    precision: Literal["auto", "fp32", "bf16", "int8"] = "auto",
+    engine: EngineName = "auto",
+    precision: Precision = "auto",
     device: str = "auto",
     gate: Path | None = None,
     shard: Shard = (1, 1),

@@ -23,7 +23,7 @@ from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.paths import vote_column, votes_at_gates
 from truemorph.catalogs.positions import position_columns
 from truemorph.classifiers.classifier import Classifier, logistic_inputs
-from truemorph.classifiers.engines import Precision, engine_for
+from truemorph.classifiers.engines import EngineName, Precision, engine_for
 from truemorph.errors import InputError, check_used
 from truemorph.findings import Finding, unique
 from truemorph.images.decode import ahead
@@ -153,7 +153,7 @@ class LabelOptions:
     zero_point: float | None = None
     convert: bool = False
     hats: bool = False
-    engine: str = "auto"
+    engine: EngineName = "auto"
     precision: Precision = "auto"
     gate: PathLike | None = None
 

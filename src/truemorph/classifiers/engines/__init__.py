@@ -20,7 +20,7 @@ from truemorph.progress import tell
 # If they find this package, OpenVINO and NNCF write into the home directory and send usage data.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
-ENGINES = ("auto", "torch", "openvino")
+EngineName = Literal["auto", "torch", "openvino"]
 Precision = Literal["auto", "fp32", "bf16", "int8"]
 
 
@@ -55,7 +55,9 @@ class Engine(Protocol):
         ...
 
 
-def engine_for(model: Any, name: str = "auto", precision: Precision = "auto", gate: Proof | None = None) -> Engine:
+def engine_for(
+    model: Any, name: EngineName = "auto", precision: Precision = "auto", gate: Proof | None = None
+) -> Engine:
     """Make an engine for a `Classifier`: torch or openvino, of which only openvino has int8.
 
     Engine "auto" is torch on a GPU, otherwise OpenVINO where it runs this model, otherwise torch. Precision "auto" is
@@ -65,8 +67,6 @@ def engine_for(model: Any, name: str = "auto", precision: Precision = "auto", ga
     if not model.uses_images:
         of_features: Any = SimpleNamespace(description="numpy", at_once=1, member=model.member_probabilities)
         return of_features
-    if name not in ENGINES:
-        raise InputError(f"no engine {name!r}; available: {', '.join(ENGINES)}")
     # Converted networks are kept by the checksum of a saved model.
     on_torch = model.folder is None or _uses_gpu(model.device)
     if name == "torch" or (name == "auto" and precision != "int8" and on_torch):
