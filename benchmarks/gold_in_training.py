@@ -77,6 +77,7 @@ def tune(world, model, gold, probability=1.0):
     result = {
         "weights": {name: torch.from_numpy(weights) for name, weights in model.members[0].items()},
         "temperature": model.temperatures[0],
+        "normalisation": model.described["normalisation"],
         "built": model.described["built"],
     }
     train = np.flatnonzero(world.split[rows] == TRAIN)

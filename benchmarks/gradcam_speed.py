@@ -31,7 +31,7 @@ def resnet50(size):
     network = GalaxyNetwork(config)
     described = describe(
         config, {"family": "rayleigh", "parameters": {"theta": 11.25}}, catalogue={}, members=1, metrics={},
-        normalisation={"mean": network.mean, "std": network.std}, built=network.built,
+        normalisation=network.normalisation, built=network.built,
     )  # fmt: skip
     seen = pl.DataFrame(schema={"object_id": pl.Int64, "role": pl.String, "fold": pl.Int64})
     return Classifier(described, [{name: value.numpy() for name, value in network.state_dict().items()}], seen)

@@ -37,7 +37,7 @@ def small_model(folder):
     network = GalaxyNetwork(config)
     described = describe(
         config, {"family": "rayleigh", "parameters": {"theta": 11.25}}, catalogue={"source": "none", "rows": 0},
-        members=1, metrics={}, normalisation={"mean": network.mean, "std": network.std},
+        members=1, metrics={}, normalisation=network.normalisation,
     )  # fmt: skip
     weights = {name: value.numpy() for name, value in network.state_dict().items()}
     seen = pl.DataFrame(schema={"object_id": pl.String, "role": pl.String, "fold": pl.Int64})

@@ -45,7 +45,7 @@ def model_folder(folder):
     fit = {"family": "rayleigh", "parameters": {"theta": 11.25}}
     described = describe(
         config, fit, catalogue={"source": "none", "rows": 0}, members=1, metrics={},
-        normalisation={"mean": network.mean, "std": network.std}, built=network.built,
+        normalisation=network.normalisation, built=network.built,
     )  # fmt: skip
     weights = {name: value.numpy() for name, value in network.state_dict().items()}
     seen = pl.DataFrame(schema={"object_id": pl.String, "role": pl.String, "fold": pl.Int64})

@@ -20,7 +20,7 @@ from truemorph.classifiers.module import DebiasedModule, across_devices, fit_tem
 from truemorph.classifiers.network import GalaxyNetwork
 from truemorph.config import PRESETS
 from truemorph.errors import CheckpointError, InputError
-from truemorph.images.transforms import normalise, random_maps
+from truemorph.images.transforms import random_maps
 
 THETA = RayleighTransition(11.25)
 
@@ -59,7 +59,7 @@ def test_preset_paper_is_the_recipe_of_the_papers_lineage():
     assert optimizer.defaults["lr"] == 1e-4
     assert optimizer.defaults["weight_decay"] == 0  # AdamW without weight decay is Adam
     pixels = torch.full((1, 2, 2, 3), 51, dtype=torch.uint8)
-    assert torch.allclose(normalise(pixels, module.mean, module.std), torch.tensor(0.2))
+    assert torch.allclose(network.normalised(pixels), torch.tensor(0.2))
     maps = random_maps(config, 3, torch.Generator())
     assert torch.equal(maps, torch.eye(2, 3).expand(3, 2, 3))
 
@@ -105,8 +105,10 @@ def test_a_backbone_starts_from_weights_on_disk(encoder, capsys, name):
     own = network.backbone.state_dict()
     assert all(torch.equal(own[key], state[key]) for key in own)
     assert f"all {len(own)} tensors" in capsys.readouterr().err
-    assert (network.mean == (0.1, 0.2, 0.3)) == of_folder
-    again = GalaxyNetwork(tiny(image_size=32), built=network.built)
+    assert torch.equal(network.mean, torch.tensor([0.1, 0.2, 0.3])) == of_folder
+    about = {"built": network.built, "normalisation": network.normalisation}
+    again = GalaxyNetwork(tiny(image_size=32), described=about)
+    assert torch.equal(again.mean, network.mean)
     again.load_state_dict(network.state_dict())
 
 
@@ -148,7 +150,7 @@ def test_the_description_of_a_model_cannot_make_timm_read_files():
     described = [("test_vit", {name: value}) for name, value in reads.items()]
     for architecture, arguments in (*described, ("hf_hub:someone/model", {}), ("local-dir:models", {})):
         with pytest.raises(InputError, match=architecture):
-            GalaxyNetwork(tiny(), built={"architecture": architecture, "arguments": arguments})
+            GalaxyNetwork(tiny(), described={"built": {"architecture": architecture, "arguments": arguments}})
 
 
 def test_a_model_from_a_hub_is_loaded_offline(monkeypatch, tmp_path):

@@ -9,7 +9,6 @@ from truemorph import Classifier, RayleighTransition
 from truemorph.bias.curves.families import transition_to_dict
 from truemorph.classifiers.classifier import describe
 from truemorph.classifiers.network import GalaxyNetwork
-from truemorph.images.transforms import normalise
 from truemorph.questions import heads_of
 
 
@@ -24,9 +23,8 @@ def model_of(backbone="test_resnet", size=64, members=1, seen=(), change=None, q
     networks = [GalaxyNetwork(settings, len(classes)).eval() for _ in range(members)]
     for network in networks:
         torch.nn.init.normal_(network.head[-1].weight, std=0.5)
-        mean, std = torch.tensor(network.mean), torch.tensor(network.std)
         with torch.inference_mode():
-            logits = network(normalise(torch.from_numpy(pictures(24, size)), mean, std))
+            logits = network(network.normalised(torch.from_numpy(pictures(24, size))))
         network.head[-1].bias.data -= logits.median(dim=0).values
         if change is not None:
             change(network)
@@ -38,7 +36,7 @@ def model_of(backbone="test_resnet", size=64, members=1, seen=(), change=None, q
         classes=classes,
         questions=[question.to_dict() for question in questions],
         metrics={},
-        normalisation={"mean": networks[0].mean, "std": networks[0].std},
+        normalisation=networks[0].normalisation,
         built=networks[0].built,
     )
     weights = [{name: value.detach().numpy() for name, value in network.state_dict().items()} for network in networks]

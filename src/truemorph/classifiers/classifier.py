@@ -191,7 +191,7 @@ class Classifier:
         for weights in self.members:
             try:
                 with no_larger_than(sum(value.size for value in weights.values())):
-                    network = GalaxyNetwork(self.config, len(self.classes), built=self.described.get("built"))
+                    network = GalaxyNetwork(self.config, len(self.classes), described=self.described)
                 network.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
             except Exception as problem:  # timm and torch raise many types
                 raise CheckpointError(f"{self.folder}: damaged model ({reason(problem)}); {AGAIN}") from problem

@@ -119,7 +119,7 @@ def _networks(
             trained.append(tuned(result, rows, part, config, number, title, keep))
     about = {
         "metrics": {"held_out_loss": float(np.mean([member["best"] for member in trained]))},
-        "normalisation": {key: trained[0][key] for key in ("mean", "std")},
+        "normalisation": trained[0]["normalisation"],
         "temperatures": [member["temperature"] for member in trained],
         "built": trained[0]["built"],
     }

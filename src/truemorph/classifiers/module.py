@@ -33,7 +33,7 @@ from truemorph.classifiers.network import GalaxyNetwork, class_probabilities, se
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError, TruemorphError, reason
 from truemorph.images.dataset import Batch, GalaxyBatches, mixed_seed
-from truemorph.images.transforms import normalise, warp
+from truemorph.images.transforms import warp
 from truemorph.progress import tell
 from truemorph.questions import columns_of
 
@@ -137,10 +137,6 @@ class DebiasedModule(lightning.LightningModule):
         self._observed, self.held_out = rows.observed(train), rows.observed(validation)
         self._gathered = CatMetric(nan_strategy="disable")  # place, loss and logits of each galaxy, from all processes
         self._train_loss = MeanMetric(nan_strategy="disable")  # over parts of steps, and processes
-        self.mean: torch.Tensor
-        self.std: torch.Tensor
-        self.register_buffer("mean", torch.tensor(network.mean))
-        self.register_buffer("std", torch.tensor(network.std))
         # In a tuple, so that its weights are not counted twice.
         self._forward = (torch.compile(network) if config.compile else network,)
 
@@ -183,7 +179,7 @@ class DebiasedModule(lightning.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """Return this process's part of the mean loss."""
-        logits = self._forward[0](warp(normalise(batch["pixels"], self.mean, self.std), batch["maps"]))
+        logits = self._forward[0](warp(self.network.normalised(batch["pixels"]), batch["maps"]))
         mine = (self.loss(logits, batch) * batch["step_weights"]).sum()
         # Lightning takes the mean over processes and divides by the parts of a step.
         loss = mine * (self.trainer.world_size * self.config.accumulate)
@@ -201,7 +197,7 @@ class DebiasedModule(lightning.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Store logits of the judged network and losses of these galaxies."""
-        logits = self.judged(normalise(batch["pixels"], self.mean, self.std)).float()
+        logits = self.judged(self.network.normalised(batch["pixels"])).float()
         losses = self.loss(logits, batch) * batch["weights"]
         self._gathered.update(torch.column_stack([batch["place"], losses, logits]))
 
@@ -217,8 +213,8 @@ class DebiasedModule(lightning.LightningModule):
         self.log_dict(self.measured, sync_dist=False, rank_zero_only=False)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store how the network was built."""
-        checkpoint["built"] = self.network.built
+        """Store how to make the network again."""
+        checkpoint |= {"built": self.network.built, "normalisation": self.network.normalisation}
 
     def configure_optimizers(self) -> Any:
         """AdamW with a constant learning rate, or with warm-up and cosine decay."""
@@ -328,7 +324,7 @@ def train_network(
     name: str,
     unfinished: Unfinished,
 ) -> dict[str, Any]:
-    """Train or resume one network: `weights`, `history`, `best`, `temperature`, `mean`, `std`, `built`."""
+    """Train or resume one network: `weights`, `history`, `best`, `temperature`, `normalisation`, `built`."""
     seed = config.seed + member
     path, state = unfinished.readable_state(member)
     if "finished" in state:
@@ -340,7 +336,7 @@ def train_network(
         if is_first_process():
             tell(f"{name}: resuming after epoch {len(story.history)}")
     # When resuming, no published weights are downloaded; the hub may be unreachable.
-    network = GalaxyNetwork(config, len(rows.classes), config.pretrained, state.get("built"))
+    network = GalaxyNetwork(config, len(rows.classes), config.pretrained, state)
     network = across_devices(network, config)
     module = DebiasedModule(network, config, rows, train, validation, seed)
     if not story.done:
@@ -359,8 +355,7 @@ def train_network(
         "history": story.history,
         "best": story.best,
         "temperature": temperature,
-        "mean": module.mean.tolist(),
-        "std": module.std.tolist(),
+        "normalisation": network.normalisation,
         "built": network.built,
     }
     if is_first_process():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError, nearest, reason
+from truemorph.images.transforms import normalise
 from truemorph.io import read_json
 from truemorph.progress import tell
 from truemorph.questions import Head
@@ -212,15 +213,19 @@ def _see_pixels_exactly(backbone: nn.Module) -> None:
 class GalaxyNetwork(nn.Module):
     """Backbone → Dense(hidden) + ReLU → K logits; `pretrained` starts from published weights.
 
-    `built`, of an earlier network, says how to make the same backbone offline: `architecture` in timm, and `arguments`.
+    What describes an earlier network makes the same one offline: `built` (`architecture` in timm, and `arguments`), and
+    `normalisation` of its images.
     """
 
+    mean: torch.Tensor
+    std: torch.Tensor
+
     def __init__(
-        self, config: TrainingConfig, n_classes: int = 2, pretrained: bool = False, built: dict[str, Any] | None = None
+        self, config: TrainingConfig, n_classes: int = 2, pretrained: bool = False, described: Mapping[str, Any] = {}
     ) -> None:
         super().__init__()
         self.backbone: Any
-        if built:
+        if built := described.get("built"):
             self.built = built
             self.backbone = _rebuilt(built["architecture"], built["arguments"])
         else:
@@ -229,8 +234,10 @@ class GalaxyNetwork(nn.Module):
         self.head_alone, self.keeps_norms = config.finetune == "head", False
         if self.head_alone:
             self.backbone.requires_grad_(False)
-        settings = self.backbone.pretrained_cfg if config.standardise else {"mean": (0.0,) * 3, "std": (1.0,) * 3}
-        self.mean, self.std = (tuple(settings.get(name, (0.5,) * 3)) for name in ("mean", "std"))
+        usual = self.backbone.pretrained_cfg if config.standardise else {"mean": (0.0,) * 3, "std": (1.0,) * 3}
+        settings = described.get("normalisation") or usual
+        for name in ("mean", "std"):
+            self.register_buffer(name, torch.tensor(settings.get(name, (0.5,) * 3)), persistent=False)
         features: Any = getattr(self.backbone, "head_hidden_size", None) or self.backbone.num_features
         self.head = nn.Sequential(
             nn.Linear(features, config.hidden),
@@ -253,6 +260,15 @@ class GalaxyNetwork(nn.Module):
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
         return self
+
+    @property
+    def normalisation(self) -> dict[str, list[float]]:
+        """Mean and standard deviation of pixels, from 0 to 1, in each band."""
+        return {"mean": self.mean.tolist(), "std": self.std.tolist()}
+
+    def normalised(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return pixels, uint8 (B, S, S, 3), as the network takes them."""
+        return normalise(pixels, self.mean, self.std)
 
     def rescale(self, factor: torch.Tensor | float, offset: torch.Tensor | float = 0.0) -> None:
         """Multiply the logits by a factor, and add an offset, (K,) or for all."""

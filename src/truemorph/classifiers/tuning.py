@@ -24,7 +24,6 @@ from truemorph.classifiers.module import DebiasedModule, across_devices, evidenc
 from truemorph.classifiers.network import GalaxyNetwork, torch_device
 from truemorph.classifiers.rows import TrainingRows
 from truemorph.config import TrainingConfig
-from truemorph.images.transforms import normalise
 from truemorph.progress import tell
 from truemorph.questions import Head
 
@@ -82,7 +81,7 @@ def tuned(
     if chosen.size >= FEWEST:
         if is_first_process():
             tell(f"{name}: tuning on {chosen.size:,} gold labels")
-        network = GalaxyNetwork(config, len(rows.classes), built=result["built"])
+        network = GalaxyNetwork(config, len(rows.classes), described=result)
         network.load_state_dict(result["weights"])
         network.rescale(1 / result["temperature"])
         seed, folder = config.seed + member, unfinished.folder
@@ -161,12 +160,11 @@ class _Tuning:
     def logits(self, network: GalaxyNetwork, chosen: np.ndarray) -> torch.Tensor:
         """Return the logits of some rows, (N, K), in double precision."""
         device = torch_device("cpu" if self.config.device == "cpu" else "auto")
-        network = network.to(device).eval()
-        mean, std, out = *(torch.tensor(values, device=device) for values in (network.mean, network.std)), []
+        network, out = network.to(device).eval(), []
         with torch.inference_mode():
             for part in np.array_split(chosen, -(-chosen.size // _AT_ONCE)):
                 pixels = torch.from_numpy(np.ascontiguousarray(self.rows.inputs[part])).to(device)
-                out.append(network(normalise(pixels, mean, std)).double().cpu())
+                out.append(network(network.normalised(pixels)).double().cpu())
         return torch.cat(out)
 
 

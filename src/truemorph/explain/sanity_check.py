@@ -107,7 +107,7 @@ def randomise(
     for draw in progress(draws, "checking maps with random weights", "networks", of=range(draws)):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + draw)
-            fresh = GalaxyNetwork(model.config, len(model.classes), built=model.described.get("built"))
+            fresh = GalaxyNetwork(model.config, len(model.classes), described=model.described)
         cam.networks[0].load_state_dict(fresh.state_dict())
         random[draw] = rank_correlations(trained, maps())
     return Randomisation(cam.layer, random, other, same)

@@ -11,22 +11,20 @@ import torch
 from torch import nn
 
 from truemorph.classifiers.engines.openvino import AT_ONCE
-from truemorph.classifiers.network import class_probabilities
-from truemorph.images.transforms import normalise
+from truemorph.classifiers.network import GalaxyNetwork, class_probabilities
 
 
 class Served(nn.Module):
     """Normalisation, network, temperature and softmax of a member of a `Classifier` as one module."""
 
-    def __init__(self, network: nn.Module, model: Any, member: int) -> None:
+    def __init__(self, network: GalaxyNetwork, model: Any, member: int) -> None:
         super().__init__()
         self.network, self.temperature, self.heads = network, float(model.temperatures[member]), model.heads
-        self.mean, self.std = (torch.tensor(model.described["normalisation"][name]) for name in ("mean", "std"))
         self.eval()
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return p(y | x), shape (N, K), for uint8 pixels (N, S, S, 3)."""
-        logits = self.network(normalise(pixels, self.mean, self.std)).float()
+        logits = self.network(self.network.normalised(pixels)).float()
         return class_probabilities(logits, self.temperature, self.heads)
 
 

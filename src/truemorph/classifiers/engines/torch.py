@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from truemorph.classifiers.network import PixelConv, class_probabilities, torch_device
-from truemorph.images.transforms import normalise
+from truemorph.classifiers.network import GalaxyNetwork, PixelConv, class_probabilities, torch_device
 
 # Batches that fit a CPU's cache: 8 images of 207 pixels (ResNet50: 78 images/s; in batches of 32: 52).
 _PIXELS_AT_ONCE, _MOST_AT_ONCE = 8 * 207**2, 64
@@ -29,12 +28,9 @@ class TorchEngine:
         self._at_once = _AT_ONCE_ON_GPU if self._device.type == "cuda" else fitting
         self.networks = list(map(self._placed, model.networks()))
         self._temperatures, self._heads = model.temperatures, model.heads
-        self._mean, self._std = (
-            torch.tensor(model.described["normalisation"][key], device=self._device) for key in ("mean", "std")
-        )
         self.description = f"torch {self._device.type} {precision}"
 
-    def _placed(self, network: torch.nn.Module) -> torch.nn.Module:
+    def _placed(self, network: GalaxyNetwork) -> GalaxyNetwork:
         """Move to the device; convert bf16 weights once, because autocast would do so for each batch."""
         if self._is_bf16:
             for layer in network.modules():
@@ -56,4 +52,4 @@ class TorchEngine:
     def batches(self, pixels: np.ndarray) -> Iterator[torch.Tensor]:
         """Yield images as networks take them, on their device."""
         for part in torch.from_numpy(np.require(pixels, requirements=["C", "W"])).split(self._at_once):
-            yield normalise(part.to(self._device), self._mean, self._std)
+            yield self.networks[0].normalised(part.to(self._device))
