@@ -83,7 +83,7 @@ def tune(world, model, gold, probability=1.0):
     train = np.flatnonzero(world.split[rows] == TRAIN)
     with tempfile.TemporaryDirectory() as folder:
         result = tuned(result, training, train, model.config, 0, "tuned", Unfinished(Path(folder)))
-    described = model.described | {"temperatures": [result["temperature"]], "tuning": [result["tuning"]]}
+    described = model.described | {"temperatures": [result["temperature"]], "tuning": [result.get("tuning")]}
     return replace(model, members=[{name: w.numpy() for name, w in result["weights"].items()}], described=described)
 
 

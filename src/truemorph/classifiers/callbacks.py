@@ -37,7 +37,10 @@ _LAUNCHED: list[Any] = []
 
 def is_first_process() -> bool:
     """Whether this is the process that writes files (rank 0)."""
-    return getattr(rank_zero_only, "rank", 0) == 0
+    return rank_zero_only.rank == 0
+
+
+announce = rank_zero_only(tell)  # in one of several processes
 
 
 class Story(lightning.Callback):
@@ -71,12 +74,11 @@ class Story(lightning.Callback):
         """Whether the likelihood has not improved for `patience` epochs."""
         return self.waited >= self.patience
 
+    @rank_zero_only
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Update the progress bar."""
-        if not trainer.is_global_zero:
-            return
         if self._bar is None:  # an epoch starts
             title = f"{self.name} epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
             self._bar = progress(int(trainer.num_training_batches), title, "steps")
@@ -99,13 +101,11 @@ class Story(lightning.Callback):
         trainer.should_stop = trainer.should_stop or self.done
         seconds = self.seconds + time.perf_counter() - self._began
         self.history.append({"epoch": trainer.current_epoch, **scores, "seconds": seconds})
-        if not trainer.is_global_zero:
-            return
         fractions = [value for name, value in scores.items() if name.startswith("fraction_")][:5]
         bias = next(
             (f"  {name[:4].upper()} above floor {x:.3f}" for name, x in scores.items() if "_excess" in name), ""
         )
-        tell(
+        announce(
             f"{self.name} epoch {trainer.current_epoch + 1:3d}/{trainer.max_epochs}  loss {scores['train_loss']:.4f}  "
             f"held out {held_out:.4f}{' *' if better else '  '}  fractions {' '.join(f'{x:.2f}' for x in fractions)}"
             f"{bias}  {seconds:.0f} s"
@@ -130,8 +130,7 @@ class Endings(lightning.Callback):
 
     @staticmethod
     def _terminated(number: int, frame: Any) -> None:
-        if is_first_process():
-            tell("terminated; run the same command again to resume")
+        announce("terminated; run the same command again to resume")
         raise SystemExit(TERMINATED)
 
     def on_exception(self, trainer: lightning.Trainer, pl_module: Any, exception: BaseException) -> None:
@@ -192,6 +191,7 @@ class Unfinished:
                 )
             yield
 
+    @rank_zero_only
     def drop(self) -> None:
         """Delete the folder, and the run's folder if nothing else is in it."""
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -224,6 +224,7 @@ class Unfinished:
             )
         return None, {}
 
+    @rank_zero_only
     def finish(self, member: int, result: dict[str, Any]) -> None:
         """Replace the states of a member by the result of its training: tensors and plain values."""
         path = self.state(member)

@@ -123,8 +123,9 @@ def _networks(
         "temperatures": [member["temperature"] for member in trained],
         "built": trained[0]["built"],
     }
-    if any(member["tuning"] for member in trained):
-        about["tuning"] = [member["tuning"] for member in trained]
+    tuning = [member.get("tuning") for member in trained]
+    if any(tuning):
+        about["tuning"] = tuning
     members = [{key: value.numpy() for key, value in member["weights"].items()} for member in trained]
     history = [
         {"member": float(number), **epoch} for number, member in enumerate(trained) for epoch in member["history"]

@@ -28,13 +28,12 @@ from torchmetrics import CatMetric, MeanMetric
 from truemorph.bias.binning import Bins, choose_bins
 from truemorph.bias.likelihood import log_marginal
 from truemorph.bias.metrics.label_bias import cv14
-from truemorph.classifiers.callbacks import TERMINATED, AtomicCheckpoints, Endings, Story, Unfinished, is_first_process
+from truemorph.classifiers.callbacks import TERMINATED, AtomicCheckpoints, Endings, Story, Unfinished, announce
 from truemorph.classifiers.network import GalaxyNetwork, class_probabilities, settled_precision
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError, TruemorphError, reason
 from truemorph.images.dataset import Batch, GalaxyBatches, mixed_seed
 from truemorph.images.transforms import warp
-from truemorph.progress import tell
 from truemorph.questions import columns_of
 
 if TYPE_CHECKING:
@@ -333,8 +332,7 @@ def train_network(
     story = Story(name, config.patience, unfinished.state(member))
     if path is not None:
         story.load_state_dict(state["callbacks"][story.state_key])
-        if is_first_process():
-            tell(f"{name}: resuming after epoch {len(story.history)}")
+        announce(f"{name}: resuming after epoch {len(story.history)}")
     # When resuming, no published weights are downloaded; the hub may be unreachable.
     network = GalaxyNetwork(config, len(rows.classes), config.pretrained, state)
     network = across_devices(network, config)
@@ -342,8 +340,7 @@ def train_network(
     if not story.done:
         fit_module(module, [story], unfinished.folder, name, path)
     if not story.weights:
-        if is_first_process():
-            unfinished.drop()
+        unfinished.drop()
         raise TruemorphError(
             f"training diverged: no epoch had a finite held-out loss; lower learning_rate (now {config.learning_rate})"
         )
@@ -358,6 +355,5 @@ def train_network(
         "normalisation": network.normalisation,
         "built": network.built,
     }
-    if is_first_process():
-        unfinished.finish(member, result)
+    unfinished.finish(member, result)
     return result

@@ -19,12 +19,11 @@ import torch
 from scipy.optimize import minimize
 
 from truemorph.catalogs.sampling import assign_folds
-from truemorph.classifiers.callbacks import Unfinished, is_first_process
+from truemorph.classifiers.callbacks import Unfinished, announce
 from truemorph.classifiers.module import DebiasedModule, across_devices, evidence_loss, fit_module
 from truemorph.classifiers.network import GalaxyNetwork, torch_device
 from truemorph.classifiers.rows import TrainingRows
 from truemorph.config import TrainingConfig
-from truemorph.progress import tell
 from truemorph.questions import Head
 
 EPOCHS = (8, 32)
@@ -71,27 +70,24 @@ def tuned(
 ) -> dict[str, Any]:
     """Tune a network that was trained through T(α), as `train_network` returns it, on gold labels of training galaxies.
 
-    Its `tuning`, None with too few gold labels, has the number of `gold_labels`; `epochs`, None if the network was left
-    as it is; the mean log-loss in networks that have not seen them, `before` and `after`; and `beyond`, what tuning
-    gains over recalibration alone, with its standard error, `beyond_stderr`.
+    Its `tuning`, absent with too few gold labels, has the number of `gold_labels`; `epochs`, None if the network was
+    left as it is; the mean log-loss in networks that have not seen them, `before` and `after`; and `beyond`, what
+    tuning gains over recalibration alone, with its standard error, `beyond_stderr`.
     """
-    if "tuning" in result:  # before the run was interrupted
+    chosen = train[:0] if rows.gold is None else train[rows.gold.known[train]]
+    if chosen.size < FEWEST or "tuning" in result:  # the latter before the run was interrupted
         return result
-    chosen, tuning = train[:0] if rows.gold is None else train[rows.gold.known[train]], None
-    if chosen.size >= FEWEST:
-        if is_first_process():
-            tell(f"{name}: tuning on {chosen.size:,} gold labels")
-        network = GalaxyNetwork(config, len(rows.classes), described=result)
-        network.load_state_dict(result["weights"])
-        network.rescale(1 / result["temperature"])
-        seed, folder = config.seed + member, unfinished.folder
-        tuning = _Tuning(network, rows.with_gold(), config, seed, folder, name).on(chosen)
-        if tuning["epochs"] is not None:
-            weights = {key: value.cpu() for key, value in network.state_dict().items()}
-            result = result | {"weights": weights, "temperature": 1.0}
+    announce(f"{name}: tuning on {chosen.size:,} gold labels")
+    network = GalaxyNetwork(config, len(rows.classes), described=result)
+    network.load_state_dict(result["weights"])
+    network.rescale(1 / result["temperature"])
+    seed, folder = config.seed + member, unfinished.folder
+    tuning = _Tuning(network, rows.with_gold(), config, seed, folder, name).on(chosen)
     result = result | {"tuning": tuning}
-    if is_first_process():
-        unfinished.finish(member, result)
+    if tuning["epochs"] is not None:
+        weights = {key: value.cpu() for key, value in network.state_dict().items()}
+        result |= {"weights": weights, "temperature": 1.0}
+    unfinished.finish(member, result)
     return result
 
 
