@@ -72,7 +72,7 @@ def main(galaxies, catalogue, *folders):
     print(f"{'':24} {'cells':>5} {'rotated':>7} {'other':>7} {'highest':>7} {'lowest':>8} {'centre':>7}")
     for folder in folders:
         model = load(folder)
-        pixels = np.concatenate([some.pixels for some in galaxies_of(frame, image_folder(table))(model.config)])
+        pixels = np.concatenate([some.inputs for some in galaxies_of(frame, image_folder(table))(model.config)])
         for name, cells in list(GradCam(model).layers.items())[1:]:
             numbers = scores(model, name, pixels)
             row = " ".join(f"{number:{width}.2f}" for number, width in zip(numbers, (7, 7, 7, 8, 7), strict=True))

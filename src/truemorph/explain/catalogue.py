@@ -45,8 +45,8 @@ class ExplainResult(Result):
             maps = f"maps of {explanation.layer} ({explanation.cells}×{explanation.cells} cells)"
             lines.append(f"{name}: {explanation.backbone} at {explanation.image_size} pixels, {maps}")
             lines += [f"  predicted {group.name:8s} {group.galaxies:7,d} galaxies" for group in explanation.classes]
-            if name in self.content["random_weights"]:
-                lines.append(f"  {self.content['random_weights'][name]['statement']}")
+            if explanation.check is not None:
+                lines.append(f"  {explanation.check.statement}")
         return "\n".join([*lines, f"wrote {self.out}"])
 
     def to_dict(self) -> dict[str, Any]:
@@ -129,9 +129,7 @@ def named_models(given: Sequence[Any]) -> dict[str, Classifier]:
     folders = [
         model.folder or f"model {k}" if isinstance(model, Classifier) else model for k, model in enumerate(given, 1)
     ]
-    names = [
-        Path(os.path.realpath(folder)).name.removesuffix(".json") for folder in folders
-    ]  # a fit stands for a model
+    names = [Path(os.path.realpath(folder)).name for folder in folders]
     if len(set(names)) < len(names):
         names = [str(folder) for folder in folders]
     if len(set(names)) < len(names):

@@ -127,13 +127,10 @@ def _explain(name: str, cam: GradCam, source: Source, rings: int, bar: Progress,
     parts, problems, seen = list[pl.DataFrame](), list[tuple[Any, str]](), 0
     for batch in source(model.config):
         problems += batch.problems
-        bar.update(len(batch.problems))
-        if batch.rows.is_empty():
-            continue
         seen += batch.rows.height
         roles, fold = labeller.part_in_training(batch.rows["object_id"])
         p, _ = model.out_of_fold(batch.inputs, fold, cam.member)
-        bar.update(batch.rows.height)
+        bar.update(batch.rows.height + len(batch.problems))
         for head in model.heads:
             predicted = head.start + p[:, head.part].argmax(axis=1)
             chosen = np.isin(predicted, numbers)
