@@ -118,10 +118,7 @@ class Classifier:
         if self.uses_images:
             reads = f"{config.backbone} on {config.image_size}-pixel images"
         through = f"{transition['family']} {transition['parameters']}" if transition else "no T(alpha)"
-        metrics = {
-            name: round(score, 4) if isinstance(score, float) else score
-            for name, score in self.described["metrics"].items()
-        }
+        metrics = {name: score and round(score, 4) for name, score in self.described["metrics"].items()}
         predictions, defined = list[str](), list[str]()
         for head, curve in zip(self.heads, self.curves, strict=True):
             if head.question is None:
@@ -218,9 +215,10 @@ class Classifier:
             return np.concatenate([softmax(logits[:, head.part], axis=1) for head in self.heads], axis=1)
         return self._exact.member(inputs, member)
 
-    def probabilities(self, inputs: np.ndarray) -> np.ndarray:
-        """p(y | x) averaged over members, shape (N, K); networks run in float32 with torch."""
-        return np.mean([self.member_probabilities(inputs, m) for m in range(len(self.members))], axis=0)
+    def probabilities(self, inputs: np.ndarray, member: Callable[..., Any] | None = None) -> np.ndarray:
+        """p(y | x) averaged over members, shape (N, K), by default of `member_probabilities`."""
+        p, _ = self.out_of_fold(inputs, np.full(len(inputs), -1), member or self.member_probabilities)
+        return p
 
     def members_used(self, fold: np.ndarray) -> np.ndarray:
         """Return which members label which galaxies, (M, N) of bool: all, or those of a fold trained without it."""
@@ -267,7 +265,7 @@ class Classifier:
         """
         if not self.uses_images:
             raise InputError("this model uses catalogue features, not images; use `truemorph label`")
-        images, members = listed(images), range(len(self.members))
+        images = listed(images)
         probabilities = np.full((len(images), len(self.classes)), np.nan)
         problems: list[str | None] = []
         for rows, pixels in pixel_batches(images, self.config):
@@ -275,8 +273,7 @@ class Classifier:
             readable = {row: pixel for row, pixel in enumerate(pixels, rows.start) if not isinstance(pixel, str)}
             if readable:
                 inputs = np.stack(list(readable.values()))
-                p = [self._engine.member(inputs, member) for member in members]
-                probabilities[list(readable)] = np.mean(p, axis=0)
+                probabilities[list(readable)] = self.probabilities(inputs, self._engine.member)
         columns = dict(zip(columns_of("p", self.classes), probabilities.T, strict=True))
         columns["label"] = np.argmax(np.nan_to_num(probabilities), axis=1)
         names = pl.Series(image_names(images), strict=False)  # of paths and numbers together, text
