@@ -50,7 +50,7 @@ def train_members(
         folds = assign_folds(ids.gather(train).to_list(), config.folds, config.seed)
     seen = pl.DataFrame(
         {
-            "object_id": pl.concat([ids.gather(train), ids.gather(validation)]),
+            "object_id": ids.gather(np.append(train, validation)),
             "role": ["out_of_fold" if several else "in_sample"] * train.size + ["early_stopping"] * validation.size,
             "fold": np.append(folds, np.full(validation.size, -1)),
         }

@@ -70,17 +70,13 @@ class TrainingResult(Result):
     def summary(self) -> str:
         """Return rows, T(α), metrics and the folder as text."""
         transition = self.model.described["transition"]
-        values = {
-            name: parameter
-            for name, parameter in transition["parameters"].items()
-            if isinstance(parameter, float) and parameter
-        }
-        questions = [str(head.question) for head in self.model.heads if head.question is not None]
-        curve = ", ".join([*questions, *(f"{name} = {value:.3f}" for name, value in values.items())])
+        curve = [head.question for head in self.model.heads if head.question is not None]
+        parameters = transition["parameters"].items()
+        curve += [f"{name} = {value:.3f}" for name, value in parameters if isinstance(value, float) and value]
         left_out = f", {self.left_out:,} left out" if self.left_out else ""
         facts = [
             ("galaxies", f"{self.rows:,} trained on{left_out}"),
-            ("bias curve", f"{transition['family']}{': ' if curve else ''}{curve}"),
+            ("bias curve", f"{transition['family']}{': ' if curve else ''}{', '.join(curve)}"),
             *(("gold labels", text) for text in said_of_tuning(self.model.described)),
             ("metrics", ", ".join(f"{name.replace('_', ' ')} {metric:.4g}" for name, metric in self.metrics.items())),
             ("time", ", ".join(f"{name} {seconds:.1f} s" for name, seconds in self.seconds.items())),

@@ -103,7 +103,7 @@ def explain(
             raise InputError(f"no class {class_name!r}; {nearest(class_name, every, what='classes')}")
     # For all models first, so that errors appear early.
     cams = {name: GradCam(model, layer) for name, model in models.items()}
-    total = None if galaxies is None else galaxies * len(models)
+    total = galaxies and galaxies * len(models)
     with progress(total, "explaining", "galaxies") as bar:
         return {name: _explain(name, cam, source, rings, bar, classes) for name, cam in cams.items()}
 
