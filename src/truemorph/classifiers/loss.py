@@ -114,18 +114,17 @@ class DebiasedLoss(torch.nn.Module):
         soft = not of_tree and labels.is_floating_point() and labels.shape == log_probabilities.shape
         if not soft and not of_tree:
             _check_shape("labels", labels, n)
+            if labels.is_floating_point():
+                raise InputError(f"labels must be integers, or soft labels of shape (N, K); got {labels.dtype}")
+            # On a GPU this check would synchronise at every step.
+            if labels.device.type == "cpu" and n and not 0 <= int(labels.min()) <= int(labels.max()) < n_classes:
+                raise InputError(f"labels must be 0 to {n_classes - 1}; got {int(labels.min())} to {int(labels.max())}")
         _check_shape("alpha", alpha, n)
         alpha = argument_of(self.transition, alpha.to(log_probabilities.dtype), observables)
         if soft:
             each = observed_log_probabilities(log_probabilities, alpha, self.transition)
             # Labels without votes have no gradient, even if they are impossible: 0 · -inf would be NaN.
             return -(labels * torch.where(labels > 0, each, 0.0)).sum(dim=1)
-        if not of_tree and labels.is_floating_point():
-            raise InputError(f"labels must be integers, or soft labels of shape (N, K); got {labels.dtype}")
-        # On a GPU this check would synchronise at every step.
-        is_checked = not of_tree and labels.device.type == "cpu" and n
-        if is_checked and not 0 <= int(labels.min()) <= int(labels.max()) < n_classes:
-            raise InputError(f"labels must be 0 to {n_classes - 1}; got {int(labels.min())} to {int(labels.max())}")
         return -log_marginal(log_probabilities, label_evidence(self.transition, labels, alpha))[0]
 
 
