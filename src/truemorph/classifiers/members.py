@@ -75,10 +75,8 @@ def _divided(rows: TrainingRows, config: TrainingConfig) -> tuple[np.ndarray, np
     """Return the rows of training and validation galaxies; an InputError if there are too few."""
     network = config.classifier == "network"
     split, labels = rows.column("split"), rows.column("label")
-    train, validation = np.flatnonzero(split == TRAIN), np.flatnonzero(split == VALIDATION)
-    if not network:
-        # There is no early stopping: validation galaxies are used for training too.
-        train, validation = np.sort(np.concatenate([train, validation])), validation[:0]
+    held_out = (split == VALIDATION) & network  # without early stopping they are used for training too
+    train, validation = np.flatnonzero(np.isin(split, [TRAIN, VALIDATION]) & ~held_out), np.flatnonzero(held_out)
     if not train.size or (network and not validation.size):
         lacking = VALIDATION if train.size else TRAIN
         raise InputError(f"the catalogue has no {lacking} galaxies; prepare it with another `split`")

@@ -334,8 +334,7 @@ def train_network(
         story.load_state_dict(state["callbacks"][story.state_key])
         announce(f"{name}: resuming after epoch {len(story.history)}")
     # When resuming, no published weights are downloaded; the hub may be unreachable.
-    network = GalaxyNetwork(config, len(rows.classes), config.pretrained, state)
-    network = across_devices(network, config)
+    network = across_devices(GalaxyNetwork(config, len(rows.classes), config.pretrained, state), config)
     module = DebiasedModule(network, config, rows, train, validation, seed)
     if not story.done:
         fit_module(module, [story], unfinished.folder, name, path)
@@ -344,14 +343,11 @@ def train_network(
         raise TruemorphError(
             f"training diverged: no epoch had a finite held-out loss; lower learning_rate (now {config.learning_rate})"
         )
-    temperature = 1.0
-    if config.calibrate:
-        temperature = fit_temperature(module.loss, story.logits, module.held_out)
     result = {
         "weights": {key: value.cpu() for key, value in story.weights.items()},
         "history": story.history,
         "best": story.best,
-        "temperature": temperature,
+        "temperature": fit_temperature(module.loss, story.logits, module.held_out) if config.calibrate else 1.0,
         "normalisation": network.normalisation,
         "built": network.built,
     }

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from threading import get_ident
 from typing import Any, Literal
@@ -95,8 +95,8 @@ class _Weights:
 
     file: Path
     architecture: str
-    arguments: dict[str, Any] = field(default_factory=dict)
-    standard: dict[str, Any] = field(default_factory=dict)  # mean and std of its images
+    arguments: dict[str, Any]
+    standard: dict[str, Any]  # mean and std of its images
 
 
 def _own_weights(name: str) -> _Weights | None:
@@ -119,7 +119,7 @@ def _own_weights(name: str) -> _Weights | None:
         raise InputError(f"{name}: say which architecture of timm these are weights of, such as resnet50:{name}")
     if not file.is_file():
         raise InputError(f"{file}: no such file of weights")
-    return _Weights(file, architecture)
+    return _Weights(file, architecture, {}, {})
 
 
 def _load_own(backbone: nn.Module, file: Path, size: int) -> None:
