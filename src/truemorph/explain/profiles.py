@@ -106,7 +106,11 @@ def profile_difference(
     resamples = [difference(rng.multinomial(every, equal).astype(np.float64)) for _ in range(bootstrap)]
     with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # a ring that no galaxy reaches
         limits = np.nanpercentile(resamples, [16, 84, 2.5, 97.5], axis=0)
-    out = dict(zip(("low_68", "high_68", "low_95", "high_95"), limits, strict=True))
     n, m = len(first), len(second)
-    numbers_of = {"galaxies_first": n, "galaxies_second": m, "galaxies_both": n + m - every}
-    return {"difference": difference(np.ones(every)), **out, **numbers_of}
+    return {
+        "difference": difference(np.ones(every)),
+        **dict(zip(("low_68", "high_68", "low_95", "high_95"), limits, strict=True)),
+        "galaxies_first": n,
+        "galaxies_second": m,
+        "galaxies_both": n + m - every,
+    }

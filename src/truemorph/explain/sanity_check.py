@@ -87,11 +87,10 @@ def randomise(
     """
     cam = GradCam(replace(model, members=model.members[:1]), layer)
     classes = cam.member(pixels, 0).argmax(axis=1)
-    partner = _partners(classes, seed)
-    paired = partner >= 0
+    paired = np.bincount(classes)[classes] > 1
     if not paired.any():
         raise InputError("the check with random weights needs two galaxies of one predicted class; or use `draws` 0")
-    pixels, classes, partner = pixels[paired], classes[paired], np.cumsum(paired)[partner[paired]] - 1
+    pixels, classes = pixels[paired], classes[paired]
     scale = _SIDE / model.config.image_size
     grid = Grid(cam.grid.cells, (cam.grid.first + 0.5) * scale - 0.5, cam.grid.step * scale)
 
@@ -101,7 +100,7 @@ def randomise(
         return np.rot90(upsampled(cam_maps, _SIDE, grid), -turned, axes=(1, 2))
 
     trained = maps()
-    other = rank_correlations(trained, trained[partner])
+    other = rank_correlations(trained, trained[_partners(classes, seed)])
     same = np.mean([rank_correlations(trained, maps(turned)) for turned in (1, 2, 3)], axis=0)
     random = np.zeros((draws, len(pixels)))
     for draw in progress(draws, "checking maps with random weights", "networks", of=range(draws)):
@@ -114,10 +113,9 @@ def randomise(
 
 
 def _partners(classes: np.ndarray, seed: int) -> np.ndarray:
-    """Draw another galaxy of the same class; -1 if there is none."""
-    rng, out = np.random.default_rng([seed, 1]), np.full(len(classes), -1)
+    """Draw another galaxy of the same class."""
+    rng, out = np.random.default_rng([seed, 1]), np.empty_like(classes)
     for number in np.unique(classes):
         rows = rng.permutation(np.flatnonzero(classes == number))
-        if rows.size > 1:
-            out[rows] = np.roll(rows, 1)
+        out[rows] = np.roll(rows, 1)
     return out

@@ -160,13 +160,9 @@ def _explain(name: str, cam: GradCam, source: Source, rings: int, bar: Progress,
     classes = []
     for k in numbers:
         own = galaxies.filter(pl.col("class") == k)
-        made = Explained(
-            name=model.classes[k],
-            table=own.select("object_id", "relation"),
-            mean=MeanMap.of(sums[k]),
-            rings={unit: Profiles(edges[unit], own[unit].to_numpy()) for unit in edges if unit in own.columns},
-        )
-        classes.append(made)
+        rings_of = {unit: Profiles(edges[unit], own[unit].to_numpy()) for unit in edges if unit in own.columns}
+        table = own.select("object_id", "relation")
+        classes.append(Explained(model.classes[k], table, MeanMap.of(sums[k]), rings_of))
     about = name, model.model_hash, model.config.backbone, cam.layer, cam.grid.cells, size
     return Explanation(*about, tuple(classes), problems)
 
