@@ -19,6 +19,7 @@ from truemorph.classifiers.checkpoint import save_classifier
 from truemorph.classifiers.engines import engine_for, int8
 from truemorph.classifiers.engines.int8 import Alignment, compare
 from truemorph.errors import InputError
+from truemorph.labelling import sources
 from truemorph.labelling.sources import open_source, proof_of
 from truemorph.questions import Asked, Head, heads_of, read_tree
 from truemorph.tables import CatalogTable
@@ -108,8 +109,9 @@ time.sleep(1)  # usage data are sent by a thread
 
 def loosen(monkeypatch, images):
     """Test int8 on few images, with limits that small networks reach."""
-    for name, value in (("CALIBRATION_IMAGES", 8), ("GATE_IMAGES", images), ("_EVERY", 3)):
-        monkeypatch.setattr(int8, name, value)
+    for name, value in (("_CALIBRATION_IMAGES", 8), ("GATE_IMAGES", images), ("_EVERY", 3)):
+        monkeypatch.setattr(sources, name, value)
+    monkeypatch.setattr(int8, "GATE_IMAGES", images)
     for name, value in (("LEAST_AGREEMENT", 0.8), ("MOST_FRACTION_CHANGE", 0.2), ("MOST_CALIBRATION_CHANGE", 0.2)):
         monkeypatch.setattr(int8, name, value)
 
@@ -124,7 +126,7 @@ def test_training_tests_int8_on_held_out_galaxies(catalogue, tmp_path, monkeypat
     made = train_classifier(catalogue, out=tmp_path / "made", int8=True, **options)
     assert "int8-not-used" not in codes(made)
     assert engine_for(load(tmp_path / "made")).description == "openvino cpu int8"
-    monkeypatch.setattr(int8, "GATE_IMAGES", 10_000)
+    monkeypatch.setattr(sources, "GATE_IMAGES", 10_000)
     too_few = train_classifier(catalogue, out=tmp_path / "few", int8=True, **options)
     assert "int8-not-used" in codes(too_few)
     assert "int8" not in engine_for(load(tmp_path / "few")).description

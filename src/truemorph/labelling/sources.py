@@ -20,7 +20,7 @@ from polars.exceptions import PolarsError
 from truemorph.catalogs.catalogue import ID_COLUMNS, IMAGE_ENDINGS, image_folder, object_ids, read_catalogue
 from truemorph.catalogs.columns import OBSERVED_LABEL
 from truemorph.catalogs.positions import position_columns, positions_of
-from truemorph.classifiers.engines import Proof
+from truemorph.classifiers.engines import GATE_IMAGES, Proof
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError, nearest, reason
 from truemorph.images.tiles import Tiles, cutout_sizes, size_columns
@@ -41,6 +41,8 @@ from truemorph.labelling.parts import (
 from truemorph.tables import CatalogTable, arrow_texts, check_names, kind_of, read_table
 
 PART_ROWS = 16_384
+# To test int8: one image in so many is used to calibrate, until there are enough; the others are used to compare.
+_EVERY, _CALIBRATION_IMAGES = 20, 512
 PATH_COLUMNS = ("image", "file_loc", "image_path", "path", "file", "filename")
 _TAR_ENDINGS = (".tar", ".tar.gz", ".tgz")
 _NO_ROWS = CatalogTable(pl.DataFrame(schema={"object_id": pl.String}))
@@ -318,22 +320,26 @@ def _partitions(path: Path, root: Path, files: list[str], options: SourceOptions
 def proof_of(source: Source, config: TrainingConfig) -> Proof:
     """Return the readable images of a prepared catalogue, to test int8."""
 
-    def images(every: int, calibrate: bool, most: int) -> Iterator[tuple[np.ndarray, pl.DataFrame]]:
+    def images(calibrate: bool) -> Iterator[tuple[np.ndarray, pl.DataFrame]]:
         if not source.prepared:
             raise InputError(
                 f"{source.path}: int8 must keep class fractions at every alpha, but alpha is not known here; give a "
                 "prepared catalogue with `gate` (for example of simulated galaxies)"
             )
-        galaxies = slice(1) if calibrate else slice(1, None)
-        batches = (rows for part in source.parts for rows in part.batches(every))
+        galaxies, left = (slice(1), _CALIBRATION_IMAGES) if calibrate else (slice(1, None), GATE_IMAGES)
+        batches = (rows for part in source.parts for rows in part.batches(_EVERY))
         chosen = (Rows(batch.frame[galaxies], batch.images[galaxies]) for batch in batches)
         for rows, pixels, _ in decoded(config, chosen):
-            readable = rows[:most]
-            most -= readable.height
+            readable = rows[:left]
+            left -= readable.height
             if readable.height:
                 yield pixels[: readable.height], readable
-            if most == 0:
+            if left == 0:
                 return
+        raise InputError(
+            f"{source.path}: int8 is tested on {GATE_IMAGES:,d} readable images, beside {_CALIBRATION_IMAGES} that "
+            "calibrate it, and there are fewer; give more with `gate` (simulated images are fine)"
+        )
 
     return Proof(str(source.path), images)
 

@@ -22,6 +22,7 @@ sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 EngineName = Literal["auto", "torch", "openvino"]
 Precision = Literal["auto", "fp32", "bf16", "int8"]
+GATE_IMAGES = 10_000  # on which int8 is compared with float32
 
 
 class Unusable(InputError):
@@ -32,12 +33,12 @@ class Unusable(InputError):
 class Proof:
     """Images of galaxies with α, on which int8 is calibrated and compared with float32; `name` is for messages.
 
-    `images(every, calibrate, most)` yields pixels (N, S, S, 3) and rows with `alpha`, at most `most` of them: one in
-    `every`, to calibrate, or all others.
+    `images(calibrate)` yields pixels (N, S, S, 3) and rows with `alpha`: of some galaxies to calibrate, or of
+    `GATE_IMAGES` others; an InputError if there are fewer.
     """
 
     name: str
-    images: Callable[[int, bool, int], Iterator[tuple[np.ndarray, pl.DataFrame]]]
+    images: Callable[[bool], Iterator[tuple[np.ndarray, pl.DataFrame]]]
 
 
 class Engine(Protocol):

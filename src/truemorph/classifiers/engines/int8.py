@@ -21,7 +21,7 @@ import openvino
 from filelock import FileLock
 from scipy.special import log_softmax, softmax
 
-from truemorph.classifiers.engines import Engine, Proof
+from truemorph.classifiers.engines import GATE_IMAGES, Engine, Proof
 from truemorph.classifiers.engines.openvino import AT_ONCE, OpenVinoEngine, check_runs
 from truemorph.classifiers.engines.representation import network_files, networks_of, save_networks
 from truemorph.errors import InputError
@@ -29,9 +29,7 @@ from truemorph.io import checksums, plain, read_json, write_json
 from truemorph.progress import progress, tell
 from truemorph.questions import Head
 
-CALIBRATION_IMAGES, GATE_IMAGES = 512, 10_000
 LEAST_AGREEMENT, MOST_FRACTION_CHANGE, MOST_CALIBRATION_CHANGE = 0.995, 0.005, 0.005
-_EVERY = 20  # one image in so many is used to calibrate, until there are enough; the others are used to compare
 _PARTS = 5
 _LEAST = 1e-30
 _GATE = "gate.json"
@@ -90,32 +88,15 @@ def compare(exact: np.ndarray, fast: np.ndarray, alpha: np.ndarray, heads: Seque
     return Gate(len(exact), min(agreements), largest, max(errors))
 
 
-def calibration_images(proof: Proof) -> np.ndarray:
-    """Read images for calibration, shape (512, S, S, 3); an error if there are fewer, and too few to compare."""
-    batches = [pixels for pixels, _ in proof.images(_EVERY, True, CALIBRATION_IMAGES)]
-    if sum(map(len, batches)) < CALIBRATION_IMAGES:
-        raise _too_few(proof)
-    return np.concatenate(batches)
-
-
-def _too_few(proof: Proof) -> InputError:
-    return InputError(
-        f"{proof.name}: int8 is tested on {GATE_IMAGES:,d} readable images, beside {CALIBRATION_IMAGES} that "
-        "calibrate it, and there are fewer; give more with `gate` (simulated images are fine)"
-    )
-
-
 def measure(model: Any, proof: Proof, fast: Engine) -> Gate:
-    """Compare an engine with torch on 10,000 images that were not used for calibration; an error if there are fewer."""
+    """Compare an engine with torch on 10,000 images that were not used for calibration."""
     alpha, exact_p, fast_p = list[np.ndarray](), list[np.ndarray](), list[np.ndarray]()
     with progress(GATE_IMAGES, "int8 against fp32", "img") as bar:
-        for pixels, frame in proof.images(_EVERY, False, GATE_IMAGES):
+        for pixels, frame in proof.images(False):
             exact_p.append(model.probabilities(pixels))
             fast_p.append(model.probabilities(pixels, fast.member))
             alpha.append(frame["alpha"].to_numpy())
             bar.update(len(pixels))
-    if sum(map(len, alpha)) < GATE_IMAGES:
-        raise _too_few(proof)
     return compare(np.concatenate(exact_p), np.concatenate(fast_p), np.concatenate(alpha), model.heads)
 
 
@@ -225,7 +206,7 @@ def _made(model: Any, proof: Proof | None, place: Path) -> Members:
     """Make networks, test them, and keep them in a folder."""
     if proof is None:
         raise InputError(f"{place}: has no int8 networks that were tested for this model; give images with `gate`")
-    networks, alignments = int8_members(model, calibration_images(proof))
+    networks, alignments = int8_members(model, np.concatenate([pixels for pixels, _ in proof.images(True)]))
     gate = measure(model, proof, OpenVinoEngine(networks, "int8", alignments))
     measured = gate.summary()
     tell(f"int8 {'passed' if gate.passed else 'failed'}: {measured}")
