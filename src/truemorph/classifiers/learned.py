@@ -9,23 +9,25 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from truemorph.bias.checks.diagnosis import diagnose
 from truemorph.bias.curves.families import transition_from_dict, transition_to_dict
 from truemorph.bias.curves.formulas import MatrixTransition
 from truemorph.bias.curves.misses import misses_of_experts
 from truemorph.bias.curves.paths import TreeTransition
 from truemorph.bias.curves.transitions import ANSWER_UNKNOWN, UNKNOWN, Transition
+from truemorph.bias.fitting import settings_for, solve
 from truemorph.bias.fractions import unlike_labels
 from truemorph.bias.likelihood import label_columns, label_evidence, observables_of
+from truemorph.bias.result import Settings, TransitionFit
 from truemorph.bias.sample import Sample
 from truemorph.catalogs.catalogue import label_classes
 from truemorph.catalogs.paths import asked_in, asked_of, gold_column, path_evidence, path_labels
 from truemorph.catalogs.question_gold import class_of_gold, experts_of, told_apart
-from truemorph.catalogs.selected import GoldLabels, SampleOptions, gold_labels, planned
-from truemorph.classifiers.fits import fit_catalogue
+from truemorph.catalogs.selected import GoldLabels, SampleOptions, gold_labels, planned, rows_of
 from truemorph.classifiers.rows import Gold
 from truemorph.config import OBSERVED, RunConfig
 from truemorph.errors import InputError
-from truemorph.findings import Finding
+from truemorph.findings import Finding, unique
 from truemorph.questions import Asked
 from truemorph.tables import CatalogTable, numeric_columns
 
@@ -75,7 +77,7 @@ def learned_questions(catalogue: CatalogTable, run: RunConfig, curves: Sequence[
         return [Learned(None, {}, None)]
     is_given = bool(curves)
     if not is_given:
-        fit, described = fit_catalogue(catalogue, where=run.where)
+        fit, described = fit_catalogue(catalogue, Settings(), run.where)
         problem = next((finding for finding in fit.findings if finding.code in _UNUSABLE), None)
         if problem is not None:
             raise InputError(
@@ -84,6 +86,20 @@ def learned_questions(catalogue: CatalogTable, run: RunConfig, curves: Sequence[
             )
         curves = [described]
     return [_through(catalogue, run, dict(curve), is_given) for curve in curves]
+
+
+def fit_catalogue(
+    catalogue: CatalogTable, settings: Settings, where: Sequence[str]
+) -> tuple[TransitionFit, dict[str, Any]]:
+    """Fit T(α) to a catalogue's labels; also return the fit as it is written to a file.
+
+    `where` has conditions that select rows.
+    """
+    sample, context = rows_of(catalogue, SampleOptions(where=where))
+    fit = solve(sample, settings_for(sample, settings))
+    fit = replace(fit, findings=diagnose(fit)[0])
+    findings = [finding.to_dict() for finding in unique(context.findings, fit.findings)]
+    return fit, fit.to_dict() | dict(context.about) | {"findings": findings}
 
 
 def gold_evidence(learned: Sequence[Learned], catalogue: CatalogTable, frame: pl.DataFrame) -> Gold | None:

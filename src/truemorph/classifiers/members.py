@@ -59,7 +59,7 @@ def train_members(
     history: list[dict[str, Any]] = []
     if config.classifier == "network":
         assert transition is not None
-        seen_as = rows if rows.votes is not None else replace(rows, evidence=rows.through(transition))
+        seen_as = replace(rows, evidence=rows.through(transition))
         members, history, about = _networks(seen_as, parts, validation, config, name, unfinished)
         through = transition_to_dict(transition)
     else:

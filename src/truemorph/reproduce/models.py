@@ -17,7 +17,7 @@ import polars as pl
 from truemorph.bias.files import write_fit
 from truemorph.bias.result import Settings
 from truemorph.catalogs.sampling import TRAIN, UNUSED
-from truemorph.classifiers.fits import fit_catalogue
+from truemorph.classifiers.learned import fit_catalogue
 from truemorph.classifiers.train import NOT_THE_RESULT, train_on_catalogue
 from truemorph.config import NAIVE, RunConfig, TrainingConfig, run_config, run_toml, training_config
 from truemorph.errors import InputError, TruemorphError
