@@ -14,7 +14,7 @@ import pytest
 
 from truemorph import export_model, load, read_table
 from truemorph.classifiers.engines import Unusable, engine_for
-from truemorph.classifiers.engines.representation import networks_of
+from truemorph.classifiers.engines.openvino import networks_of
 from truemorph.classifiers.network import multiplies_bf16
 from truemorph.errors import InputError
 from truemorph.io import cache_folder

@@ -50,7 +50,7 @@ def export_model(model: Model, out: Path) -> PlainResult:
     if out.exists():
         raise InputError(f"{out}: exists; choose another folder (`out`)")
     require_extra("label")
-    from truemorph.classifiers.engines.representation import EXPORTED, networks_of
+    from truemorph.classifiers.engines.openvino import EXPORTED, networks_of
 
     folder = networks_of(model)[0]
     with written_folder(out) as partial:

@@ -22,6 +22,7 @@ sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 EngineName = Literal["auto", "torch", "openvino"]
 Precision = Literal["auto", "fp32", "bf16", "int8"]
+AT_ONCE = 8  # images per request of OpenVINO, which networks are converted for; several requests run at once
 GATE_IMAGES = 10_000  # on which int8 is compared with float32
 
 
@@ -112,8 +113,7 @@ def _openvino_engine(model: Any, precision: Precision, gate: Proof | None) -> En
     except InputError as problem:
         raise Unusable(str(problem)) from problem
     from truemorph.classifiers.engines.int8 import int8_engine, passed_int8
-    from truemorph.classifiers.engines.openvino import OpenVinoEngine, check_runs, multiplies_bf16
-    from truemorph.classifiers.engines.representation import networks_of
+    from truemorph.classifiers.engines.openvino import OpenVinoEngine, check_runs, multiplies_bf16, networks_of
 
     folder, networks = networks_of(model)
     if precision == "int8" or (precision == "auto" and passed_int8(model, folder)):

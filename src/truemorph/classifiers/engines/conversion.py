@@ -10,7 +10,7 @@ import openvino
 import torch
 from torch import nn
 
-from truemorph.classifiers.engines.openvino import AT_ONCE
+from truemorph.classifiers.engines import AT_ONCE
 from truemorph.classifiers.network import GalaxyNetwork, class_probabilities
 
 

@@ -21,9 +21,8 @@ import openvino
 from filelock import FileLock
 from scipy.special import log_softmax, softmax
 
-from truemorph.classifiers.engines import GATE_IMAGES, Engine, Proof
-from truemorph.classifiers.engines.openvino import AT_ONCE, OpenVinoEngine, check_runs
-from truemorph.classifiers.engines.representation import network_files, networks_of, save_networks
+from truemorph.classifiers.engines import AT_ONCE, GATE_IMAGES, Engine, Proof
+from truemorph.classifiers.engines.openvino import OpenVinoEngine, check_runs, network_files, networks_of, save_networks
 from truemorph.errors import InputError
 from truemorph.io import checksums, plain, read_json, write_json
 from truemorph.progress import progress, tell
