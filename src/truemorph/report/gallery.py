@@ -20,6 +20,7 @@ from truemorph.catalogs.paths import vote_column
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError
 from truemorph.images.decode import DEFAULTS, cropped_and_resized, decode, read_image_file
+from truemorph.labelling.labeller import Labeller
 from truemorph.questions import columns_of
 from truemorph.report.evidence import Evidence
 from truemorph.report.figures import overview, pairs_figure
@@ -142,9 +143,8 @@ def _with_pictures(chosen: pl.DataFrame, evidence: Evidence) -> tuple[list[Shown
     if options.maps and model is not None and network is not None and seen:
         from truemorph.explain.gradcam import GradCam, upsampled
 
-        folds = dict(zip(network.seen["object_id"].cast(pl.String), network.seen["fold"], strict=True))
-        fold = np.array([folds.get(picture.row["object_id"], -1) for picture, _ in seen])
         cam = GradCam(network)
+        _, fold = Labeller(network, cam).part_in_training(pl.Series([picture.row["object_id"] for picture, _ in seen]))
         inputs = np.stack([cropped for _, cropped in seen])
         maps = upsampled(cam.maps(inputs, model.head.start + model.explained, fold), config.image_size, cam.grid)
         for (picture, cropped), heat in zip(seen, maps, strict=True):
