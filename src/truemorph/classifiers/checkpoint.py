@@ -135,13 +135,14 @@ def save_classifier(model: Classifier, folder: PathLike, beside: Callable[[Path]
     return folder
 
 
-def load(folder: PathLike, device: str = "auto") -> Classifier:
+def load(folder: PathLike | Classifier, device: str = "auto") -> Classifier:
     """Load a trained classifier.
 
     Parameters
     ----------
-    folder : path or str
-        A checkpoint folder written by `truemorph train`, or a model on the Hugging Face hub, "hf_hub:someone/model".
+    folder : path, str or Classifier
+        A checkpoint folder written by `truemorph train`; a model on the Hugging Face hub, "hf_hub:someone/model"; or a
+        classifier, which is returned.
     device : str
         Device for networks: "auto" (a GPU if available), or a torch device such as "cpu" or "cuda:1".
 
@@ -166,6 +167,8 @@ def load(folder: PathLike, device: str = "auto") -> Classifier:
     >>> load(folder).classes
     ('smooth', 'disk')
     """
+    if isinstance(folder, Classifier):
+        return folder
     folder = _fetched(str(folder)) if str(folder).startswith(_HUB) else Path(folder)
     missing = [name for name in _FILES[:3] if not (folder / name).is_file()]
     if missing:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from truemorph.arguments import Model, validated
 from truemorph.classifiers.checkpoint import CARD, CONFIG, SEALED, load
-from truemorph.classifiers.classifier import Classifier
 from truemorph.errors import InputError, require_extra
 from truemorph.io import written_folder
 from truemorph.results import PlainResult
@@ -44,7 +43,7 @@ def export_model(model: Model, out: Path) -> PlainResult:
     Traceback (most recent call last):
     truemorph.errors.InputError: model: not a truemorph model folder...
     """
-    model = model if isinstance(model, Classifier) else load(model)
+    model = load(model)
     if not model.uses_images or model.folder is None:
         raise InputError("this model needs no networks to label; copy its folder or file")
     if out.exists():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,13 +128,12 @@ def named_models(given: Sequence[Any]) -> dict[str, Classifier]:
     folders = [
         model.folder or f"model {k}" if isinstance(model, Classifier) else model for k, model in enumerate(given, 1)
     ]
-    names = [Path(os.path.realpath(folder)).name for folder in folders]
+    names = [Path(folder).resolve().name for folder in folders]
     if len(set(names)) < len(names):
         names = [str(folder) for folder in folders]
     if len(set(names)) < len(names):
         raise InputError("a model is given twice; give each once")
-    models = [model if isinstance(model, Classifier) else load(model) for model in given]
-    return dict(zip(names, models, strict=True))
+    return dict(zip(names, map(load, given), strict=True))
 
 
 def chosen_galaxies(frame: pl.DataFrame, source: str, rows: str, galaxies: int, seed: int) -> pl.DataFrame:
