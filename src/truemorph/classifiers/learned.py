@@ -47,7 +47,7 @@ class Learned:
     gold_rule: str | None = None  # of gold labels that are learned beside what was observed
     gold_alone: pl.DataFrame | None = None  # the catalogue, with gold labels as labels, if these are learned instead
     gold_definition: str = ""  # of these
-    findings: Sequence[Finding] = ()
+    findings: Sequence[Finding] = ()  # of these
 
     def evidence(self, frame: pl.DataFrame, source: str) -> np.ndarray:
         """Return log p(observed | class, α), shape (N, K), up to a constant of each galaxy."""

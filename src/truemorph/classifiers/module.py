@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning
 import numpy as np
@@ -30,14 +30,12 @@ from truemorph.bias.likelihood import log_marginal
 from truemorph.bias.metrics.label_bias import cv14
 from truemorph.classifiers.callbacks import TERMINATED, AtomicCheckpoints, Endings, Story, Unfinished, announce
 from truemorph.classifiers.network import GalaxyNetwork, class_probabilities, settled_precision
+from truemorph.classifiers.rows import TrainingRows
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError, TruemorphError, reason
 from truemorph.images.dataset import Batch, GalaxyBatches, mixed_seed
 from truemorph.images.transforms import warp
 from truemorph.questions import columns_of
-
-if TYPE_CHECKING:
-    from truemorph.classifiers.rows import TrainingRows
 
 _AVERAGE_DECAY = 0.99  # of the running average of the weights, per step
 _PARTS = 5  # of α, for class fractions

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -205,16 +204,15 @@ def _training_rows(catalogue: CatalogTable, run: RunConfig, learned: Sequence[Le
     if first.gold_alone is not None:
         about["gold_definition"] = first.gold_definition
         frame, problems = _kept(frame, frame["label"] >= 0, "no gold label")
-    names = list(dict.fromkeys(chain(*(question.names for question in learned))))
-    if names:
-        complete = np.isfinite(numeric_columns(frame, names, source)).all(axis=1)
-        frame, more = _kept(frame, complete, "an observable of T(α) is missing")
-        problems += more
+    names = list(dict.fromkeys(name for question in learned for name in question.names))
+    complete = np.isfinite(numeric_columns(frame, names, source)).all(axis=1)
+    frame, more = _kept(frame, complete, "an observable of T(α) is missing")
+    problems += more
     frame, inputs, more = (_pixels if network else _features)(frame, catalogue, run)
     if first.transition is not None:
         evidence = np.concatenate([question.evidence(frame, source) for question in learned], axis=1)
     columns = [*names, *(() if network else run.training.features)]
-    findings = [*chain(*(question.findings for question in learned)), *missing_in(frame, columns, source)]
+    findings = [*first.findings, *missing_in(frame, columns, source)]
     rows = TrainingRows(
         frame,
         inputs,
