@@ -34,7 +34,7 @@ from truemorph.findings import Finding, unique
 from truemorph.io import plain, write_json
 from truemorph.plotting import axes_or_new
 from truemorph.results import Result, quantity_table, text_facts
-from truemorph.tables import CatalogTable, frame_hash, missing_in, numeric_columns, write_problems
+from truemorph.tables import CatalogTable, frame_hash, frame_of_rows, missing_in, numeric_columns, write_problems
 
 # Above this number of bytes pixels are not held in memory.
 _PIXELS_IN_MEMORY = 2**30
@@ -103,7 +103,7 @@ class TrainingResult(Result):
         """Draw the held-out loss of each network against the epoch; logistic regression has nothing to draw."""
         if not self.model.history:
             return super().plot(ax)
-        ax, history = axes_or_new(ax), pl.DataFrame(self.model.history, infer_schema_length=None)
+        ax, history = axes_or_new(ax), frame_of_rows(self.model.history)
         for (member,), epochs in history.group_by("member", maintain_order=True):
             ax.plot(epochs["epoch"], epochs["held_out_loss"], label=f"member {member}")
         ax.set(xlabel="epoch", ylabel="held-out loss")
@@ -166,7 +166,7 @@ def train_on_catalogue(
         (partial / "run.toml").write_text(run_toml(run), encoding="utf-8")
         write_json(partial / "environment.json", _environment(network))
         if model.history:
-            pl.DataFrame(model.history, infer_schema_length=None).write_csv(partial / "history.csv")
+            frame_of_rows(model.history).write_csv(partial / "history.csv")
         if problems:
             write_problems(problems, partial / "left_out.csv")
         if unfinished is not None and (unfinished.folder / "logs").is_dir():
