@@ -152,21 +152,18 @@ class Labeller:
         head, transition, names = self.model.heads[number], self.transitions[number], self.observables[number]
         has_label = (observed[head.name("label")].is_not_null() & fresh).to_numpy()
         after = given_labels(np.where(has_label[:, None], p, np.nan), observed, transition, names, "the catalogue")
-        usable = pl.Series(np.isfinite(after).all(axis=1))
-        rows, galaxies = usable.to_numpy(), observed.filter(usable)
+        usable = np.isfinite(after).all(axis=1)
+        galaxies = observed.filter(usable)
         if isinstance(transition, TreeTransition):
             labels = path_labels(galaxies, transition.asked, "the catalogue")
         else:
             labels = galaxies["label"].to_numpy()
         quality = np.full(len(p), np.nan)
-        quality[rows] = after[rows, labels]
-        columns = columns_of("posterior", head.columns)
-        out = {
-            name: pl.Series(column_values).fill_nan(None) for name, column_values in zip(columns, after.T, strict=True)
-        }
+        quality[usable] = after[usable, labels]
+        columns = [*columns_of("posterior", head.columns), head.name("label_quality")]
+        out = pl.DataFrame(np.column_stack([after, quality]), columns, orient="row").fill_nan(None).to_dict()
         largest = _named(head, np.nan_to_num(after).argmax(axis=1))
-        out[head.name("posterior_label")] = largest.set(~usable, None)
-        return out | {head.name("label_quality"): pl.Series(quality).fill_nan(None)}
+        return out | {head.name("posterior_label"): largest.set(pl.Series(~usable), None)}
 
 
 def _kind(head: Head) -> Any:
@@ -181,9 +178,7 @@ def _numbered(head: Head) -> str:
 def _named(head: Head, labels: np.ndarray) -> pl.Series:
     """Return labels as numbers, or as names of a question's classes."""
     numbers = pl.Series(labels.astype(np.int64))
-    if head.question is None:
-        return numbers
-    return numbers.replace_strict(dict(enumerate(head.classes)), return_dtype=pl.String)
+    return numbers if head.question is None else pl.Series(head.classes).gather(numbers)
 
 
 def _given_applies(head: Head) -> list[str]:
