@@ -24,7 +24,8 @@ _ORDER = 29  # of `_healpix_29`
 _FINEST = 8  # smallest partitions, 0.05 square degrees
 MOST_ROWS = 1_000_000  # of a partition, unless it is one of the smallest
 _DIR = 10_000  # pixels in a folder
-_PARTITION = re.compile(r"(?P<folder>.*?)Norder=(?P<order>\d+)/(?:Dir=\d+/)?Npix=(?P<pixel>\d+)(?:\.parquet$|/)")
+# Path of a partition.
+PARTITION = re.compile(r"(?P<folder>.*?)Norder=(?P<order>\d+)/(?:Dir=\d+/)?Npix=(?P<pixel>\d+)(?:\.parquet$|/)")
 _PROPERTIES = "hats.properties"
 
 
@@ -35,14 +36,9 @@ def properties_of(path: Path) -> dict[str, str]:
     return {key.strip(): value.strip() for key, _, value in lines}
 
 
-def is_partition(name: str) -> bool:
-    """Whether a file is a partition, by its path."""
-    return _PARTITION.match(name) is not None
-
-
 def check_partitions(root: Path, names: Sequence[str], rows: int) -> None:
     """Raise an InputError if files are partitions of HATS, but not all of one catalogue, with all rows."""
-    matched = [match for match in map(_PARTITION.match, names) if match]
+    matched = [match for match in map(PARTITION.match, names) if match]
     if not matched:
         return
     folders = sorted({match["folder"] for match in matched})

@@ -25,7 +25,7 @@ from truemorph.config import TrainingConfig
 from truemorph.errors import InputError, nearest, reason
 from truemorph.images.tiles import Tiles, cutout_sizes, size_columns
 from truemorph.io import shown_path
-from truemorph.labelling.hats import check_partitions, is_partition, properties_of
+from truemorph.labelling.hats import PARTITION, check_partitions, properties_of
 from truemorph.labelling.parts import (
     IMAGE_COLUMN,
     Part,
@@ -173,7 +173,7 @@ def _content(path: Path, but: set[Path]) -> tuple[str, list[str]]:
             kind = _kind(name)
             if kind and not name.startswith((".", "_")) and here / name not in but:  # such as _metadata
                 kinds.setdefault(kind, []).append(os.path.relpath(os.path.join(place, name), path))
-    pixels = list(filter(is_partition, kinds.get("Parquet files", ())))
+    pixels = list(filter(PARTITION.match, kinds.get("Parquet files", ())))
     if pixels:  # HATS: other files there describe the partitions
         kinds = {"Parquet files": pixels}
     if not kinds:
@@ -265,13 +265,12 @@ def _schema(path: Path) -> pa.Schema:
 
 def _image_column(schema: pa.Schema, chosen: str | None) -> str | None:
     """Find the column of image contents: bytes, or a struct with `bytes` (Hugging Face datasets)."""
-
-    def holds_bytes(kind: pa.DataType) -> bool:
-        if pa.types.is_struct(kind):
-            return any(kind.field(k).name == "bytes" for k in range(kind.num_fields))
-        return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
-
-    of_bytes = [field.name for field in schema if holds_bytes(field.type)]
+    kinds = pa.binary(), pa.large_binary(), pa.binary_view()
+    of_bytes = [
+        name
+        for name, kind in zip(schema.names, schema.types, strict=True)
+        if kind in kinds or (pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0)
+    ]
     if chosen is not None:
         return chosen if chosen in of_bytes else None
     return _usual(PATH_COLUMNS, of_bytes)
@@ -297,21 +296,21 @@ def _partitions(path: Path, root: Path, files: list[str], options: SourceOptions
         rows = pq.read_metadata(file).num_rows
         if rows:
             check_names([ids, *keep], str(file))
-            read = partial(parquet_batches, file, ids, images, keep)
-            readers.append((name, rows, read, (ids, images)))
+            readers.append((name, rows, ids, images))
             types.append(pl.DataFrame(schema.empty_table().select([ids, *keep])).dtypes)
             if types[-1][1:] != types[0][1:]:
                 raise InputError(f"{file}: {', '.join(keep)} have other types than in {readers[0][0]}; write one type")
     if not readers:
         raise InputError(f"{path}: the tables have no rows")
-    check_partitions(root, files, sum(rows for _, rows, *_ in readers))
+    check_partitions(root, files, sum(rows for _, rows, _, _ in readers))
     id_type = types[0][0] if len({kind for kind, *_ in types}) == 1 else pl.String
-    parts = [
-        file_part(name.removesuffix(".parquet"), root / name, rows, partial(read, id_type), *columns, str(id_type))
-        for name, rows, read, columns in readers
-    ]
+    parts = []
+    for name, rows, ids, images in readers:
+        file = root / name
+        read = partial(parquet_batches, file, ids, images, keep, id_type)
+        parts.append(file_part(name.removesuffix(".parquet"), file, rows, read, ids, images, str(id_type)))
     kinds = dict(zip(("object_id", *keep), (id_type, *types[0][1:]), strict=True))
-    first, _, _, (ids, _) = readers[0]
+    first, _, ids, _ = readers[0]
     units, descriptions = arrow_texts(_schema(root / first))
     table = CatalogTable(pl.DataFrame(schema=kinds), units, descriptions=_with_ids(descriptions, ids))
     return Source(parts, root, path, table, keep=keep)
