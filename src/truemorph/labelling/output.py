@@ -169,7 +169,7 @@ class Results:
         """Write a part whose input has the same content, but another mark, with the new mark; return whether it has."""
         record, now = self._stored_record(part), self.parts[part]
         del record["seal"]
-        if record["input"] == now.mark or now.content is None or record["content"] != now.content():
+        if record["input"] == now.mark or record["content"] != now.content():
             return False
         with self._writer(part) as writer:
             writer.write_table(self._stored(part).cast(self._schema))
@@ -235,7 +235,7 @@ class Results:
             record = self._record(part)
             left += not record
             counts.update(record.get("counts", {}))
-            listed += [(galaxy, why) for galaxy, why in record.get("problems", ())]
+            listed += map(tuple, record.get("problems", ()))
         if parts is None:
             write_problems(listed, self.problems)
         return counts, listed, left
@@ -272,7 +272,7 @@ class Results:
         `marks` are those of its rows by id, empty if labels need not be used again; None if rows are not in memory.
         """
         counts, listed, rows = Counter[str](), list[tuple[str, str]](), list[str]()
-        schema, content = self._schema, self.parts[part].content
+        schema, own = self._schema, self.parts[part]
         self._summary.unlink(missing_ok=True)
         with self._writer(part) as writer:
             for batch in batches:
@@ -285,12 +285,7 @@ class Results:
             rows_in, labelled, problem_rows = (counts[name] for name in ("rows_in", "labelled", "listed"))
             if rows_in != labelled + problem_rows:
                 raise AssertionError(f"{part}: {rows_in} rows in, {labelled} labelled, {problem_rows} listed")
-            record = {
-                "counts": counts,
-                "problems": listed,
-                "input": self.parts[part].mark,
-                "content": None if content is None else content(),
-            }
+            record = {"counts": counts, "problems": listed, "input": own.mark, "content": own.content()}
             self._seal(writer, part, record, None if marks is None else rows)
 
     @contextmanager

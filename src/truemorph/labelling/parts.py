@@ -83,7 +83,7 @@ class Part:
 
     `rows` is None if unknown before reading; `frame` has all rows, if they are in memory. `mark` changes when the
     inputs change, except images under the same name; if it changed, an equal `content`, which is read from all of a
-    file, shows that the inputs are the same.
+    file, shows that the inputs are the same. Rows in memory have none.
     """
 
     name: str
@@ -91,7 +91,7 @@ class Part:
     batches: Callable[[int], Iterator[Rows]]
     mark: str
     frame: pl.DataFrame | None = None
-    content: Callable[[], str] | None = None
+    content: Callable[[], str | None] = lambda: None
 
 
 def table_part(name: str, frame: pl.DataFrame, root: Path, column: str | None) -> Part:
