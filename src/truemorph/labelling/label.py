@@ -90,22 +90,22 @@ def label_table(
     if not 1 <= k <= n:
         raise InputError(f"`shard` must be (k, n) with k from 1 to n; got {k}/{n}")
     work = open_labelling(model, options)
-    parts = work.source.parts
-    own = parts[k - 1 :: n]
-    damaged = work.results.begin([part.name for part in own])
-    left = [part for part in own if not work.results.is_done(part.name)]
+    results = work.results
+    own = [*results.parts][k - 1 :: n]
+    damaged = results.begin(own)
+    left = [results.parts[name] for name in own if not results.is_done(name)]
     runs = work.labeller.engine.description
-    tell(f"label: engine {runs}; {len(parts):,d} parts, of which this process labels {len(left):,d}")
+    tell(f"label: engine {runs}; {len(results.parts):,d} parts, of which this process labels {len(left):,d}")
     so_far, rows = Counter[str](), [part.rows for part in left]
     with progress(None if None in rows else sum(filter(None, rows)), "label", "gal") as bar:
         for number, part in enumerate(left, 1):
             if bar.total is None:  # of tar files, only their number is known
                 bar.set_description(f"label, part {number:,} of {len(left):,}", refresh=False)
             work.label(part, bar)
-            so_far += work.results.counts(part.name)
+            so_far += results.counts(part.name)
             if so_far["labelled"] + so_far["unreadable"] >= _ENOUGH:
-                _check_bad(work.results, so_far, max_bad)
-    return _concluded(work, shard, damaged, max_bad)
+                _check_bad(results, so_far, max_bad)
+    return _concluded(work, shard, own, damaged, max_bad)
 
 
 def _check_bad(results: Results, counts: Counts, max_bad: float) -> None:
@@ -119,8 +119,10 @@ def _check_bad(results: Results, counts: Counts, max_bad: float) -> None:
         )
 
 
-def _concluded(work: Labelling, shard: tuple[int, int], damaged: list[Finding], max_bad: float) -> LabelReport:
-    """Count rows of a shard; when all parts are done, combine them if the output is one table."""
+def _concluded(
+    work: Labelling, shard: tuple[int, int], parts: list[str], damaged: list[Finding], max_bad: float
+) -> LabelReport:
+    """Count rows of a shard, of these parts; when all parts are done, combine them if the output is one table."""
     results, labeller, classes = work.results, work.labeller, work.labeller.model.classes
     counts, problems, left = results.so_far() if results.is_there else (Counter[str](), [], 0)
     with nullcontext() if left else results.alone():  # with parts left, another process concludes
@@ -132,7 +134,7 @@ def _concluded(work: Labelling, shard: tuple[int, int], damaged: list[Finding], 
             counts, problems, left = results.so_far()  # another process may have begun, and set parts aside
         own, listed = counts, problems
         if shard[1] > 1:
-            own, listed, _ = results.so_far([*results.parts][shard[0] - 1 :: shard[1]])
+            own, listed, _ = results.so_far(parts)
         if not left:
             _check_bad(results, counts, max_bad)
             about = about or _conclude(work, counts, problems)
@@ -143,9 +145,8 @@ def _concluded(work: Labelling, shard: tuple[int, int], damaged: list[Finding], 
     else:
         findings = list(map(Finding.from_dict, about["findings"]))
     findings += [*damaged, *_about_rows(work, own, listed)]
-    fractions, is_complete = tuple((about or {}).get("fractions", ())), not left
-    counted = own["rows_in"], own["labelled"], listed
-    return LabelReport(results.out, *counted, is_complete, tuple(findings), classes, fractions, max_bad, shard)
+    fractions, counted = tuple((about or {}).get("fractions", ())), (own["rows_in"], own["labelled"], listed)
+    return LabelReport(results.out, *counted, not left, tuple(findings), classes, fractions, max_bad, shard)
 
 
 def _conclude(work: Labelling, counts: Counts, problems: list[tuple[str, str]]) -> dict[str, Any]:
