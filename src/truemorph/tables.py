@@ -373,15 +373,13 @@ def _from_object(source: Any) -> CatalogTable:
 
 def _plain_frame(frame: pl.DataFrame) -> pl.DataFrame:
     """Convert categories to text, decimals to floats, and integers to 64 bits if they fit."""
-    changed = []
-    for name, kind in frame.schema.items():
-        if kind in (pl.Categorical, pl.Enum):
-            changed.append(frame[name].cast(pl.String))
-        elif kind in (pl.Int128, pl.UInt128) or (isinstance(kind, pl.Decimal) and kind.scale == 0):
-            changed.append(_narrow(frame[name]))
-        elif kind.is_decimal():
-            changed.append(frame[name].cast(pl.Float64))
-    return frame.with_columns(changed) if changed else frame
+    whole = [
+        _narrow(frame[name])
+        for name, kind in frame.schema.items()
+        if kind in (pl.Int128, pl.UInt128) or (isinstance(kind, pl.Decimal) and kind.scale == 0)
+    ]
+    text = pl.col(pl.Categorical, pl.Enum).cast(pl.String)
+    return frame.with_columns(text, *whole).with_columns(cs.decimal().cast(pl.Float64))
 
 
 def _narrow(series: pl.Series) -> pl.Series:
