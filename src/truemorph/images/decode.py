@@ -260,8 +260,6 @@ def listed(images: Any) -> Any:
 
 def image_names(images: Any) -> list[Any]:
     """Return paths of images if known, else their numbers."""
-    if hasattr(images, "shape"):
-        return list(range(len(images)))
     return [
         shown_path(Path(image)) if isinstance(image, str | os.PathLike) else number
         for number, image in enumerate(images)
