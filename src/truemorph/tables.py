@@ -90,10 +90,8 @@ def read_table(source: Any) -> CatalogTable:
     >>> read_table(path).frame["objid"][0]
     587722981748572353
     """
-    if isinstance(source, str | os.PathLike):
-        name, result = str(source), _from_file(Path(source))
-    else:
-        name, result = kind_of(source), _from_object(source)
+    name = name_of(source)
+    result = _from_file(Path(source)) if isinstance(source, str | os.PathLike) else _from_object(source)
     if result.frame.height == 0:
         raise InputError(f"{name}: the table has no rows")
     check_names(result.frame.columns, name)
@@ -319,8 +317,10 @@ def arrow_texts(schema: pa.Schema) -> tuple[dict[str, str], dict[str, str]]:
     return units, descriptions
 
 
-def kind_of(source: Any) -> str:
-    """Return the type of a table in memory, for messages, such as "polars DataFrame"."""
+def name_of(source: Any) -> str:
+    """Return what messages call a table: its file or, in memory, its type, such as "polars DataFrame"."""
+    if isinstance(source, str | os.PathLike):
+        return str(source)
     return f"{type(source).__module__.partition('.')[0]} {type(source).__name__}"
 
 
@@ -347,7 +347,7 @@ def _from_file(path: Path) -> CatalogTable:
 
 
 def _from_object(source: Any) -> CatalogTable:
-    what = kind_of(source)
+    what = name_of(source)
     if isinstance(source, CatalogTable):
         return replace(source, frame=_plain_frame(source.frame))
     if isinstance(source, pl.LazyFrame):

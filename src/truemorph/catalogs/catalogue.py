@@ -20,7 +20,7 @@ from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import check_format
 from truemorph.questions import SMOOTH_OR_DISK
-from truemorph.tables import CatalogTable, cleaned, frame_hash, kind_of, read_table
+from truemorph.tables import CatalogTable, cleaned, frame_hash, name_of, read_table
 
 # Usual names of id columns, in order of preference.
 ID_COLUMNS = ("object_id", "id_str", "dr7objid", "dr8objid", "objid", "GalaxyID", "iauname", "source_id", "id")
@@ -43,7 +43,7 @@ def read_catalogue(source: Any, *, labelled: bool = True) -> CatalogTable:
     `labelled`, labels may be null.
     """
     table = read_table(getattr(source, "catalogue", source))
-    frame, path = table.frame, str(table.path or kind_of(source))
+    frame, path = table.frame, str(table.path or name_of(source))
     check_format(table.metadata, path)
     if table.metadata.get("kind", "catalogue") != "catalogue" or OBSERVED_LABEL in frame.columns:
         raise InputError(f"{path}: holds a model's labels; give the catalogue, and this table as `labels`")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from truemorph.catalogs.mapping import Column, Mapping, read_mapping, resolve
 from truemorph.catalogs.positions import DEC, RA, checked_positions, unit_vectors
 from truemorph.errors import InputError, nearest
 from truemorph.findings import Finding
-from truemorph.tables import CatalogTable, kind_of, read_table, usual_column
+from truemorph.tables import CatalogTable, name_of, read_table, usual_column
 
 _USUAL_POSITIONS = {"ra": RA, "dec": DEC}
 _ARCSEC = np.radians(1 / 3600)
@@ -175,7 +174,7 @@ class Join:
     @property
     def name(self) -> str:
         """Name of the table in messages."""
-        return Path(self.source).name if isinstance(self.source, str | os.PathLike) else kind_of(self.source)
+        return Path(name_of(self.source)).name
 
 
 @dataclass(frozen=True)

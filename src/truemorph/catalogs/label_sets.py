@@ -20,7 +20,7 @@ from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import check_format
 from truemorph.questions import Asked, columns_of
-from truemorph.tables import CatalogTable, kind_of, read_table
+from truemorph.tables import CatalogTable, name_of, read_table
 
 Kind = Literal["observed", "column", "labels", "probabilities", "posterior", "truth"]
 # Bins of α, or of another column, in tables and figures.
@@ -193,7 +193,7 @@ def join_labels(catalogue: CatalogTable, labels: Any) -> tuple[pl.DataFrame, lis
     And a finding if rows are missing.
     """
     table = read_table(labels)
-    frame, source = table.frame, str(table.path or kind_of(labels))
+    frame, source = table.frame, str(table.path or name_of(labels))
     check_format(table.metadata, source)
     classes = classes_of(catalogue)
     first, second = columns_of("p", classes)

@@ -23,7 +23,7 @@ from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 from truemorph.io import check_format
 from truemorph.questions import Asked, Tree, Votes, columns_of, packaged_trees, possible_votes, slug
-from truemorph.tables import CatalogTable, kind_of, numeric_columns, read_table
+from truemorph.tables import CatalogTable, name_of, numeric_columns, read_table
 
 # Number of votes that fractions count as: about as many as Galaxy Zoo collects for each galaxy.
 USUAL_VOTES = 40.0
@@ -122,7 +122,7 @@ def with_other_labels(
     others = list[OtherLabels | Predictions]()
     for source in sources:
         table = read_table(source)
-        about = str(table.path or kind_of(source))
+        about = str(table.path or name_of(source))
         check_format(table.metadata, about)
         stem = Path(about).stem if table.path else f"labels {len(others) + 1}"
         name = stem if stem not in [other.name for other in others] else f"{stem} {len(others) + 1}"

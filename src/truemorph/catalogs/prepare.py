@@ -40,7 +40,7 @@ from truemorph.io import FORMAT_VERSION, PathLike, write_file
 from truemorph.plotting import axes_or_new
 from truemorph.questions import Asked, Tree, read_tree
 from truemorph.results import Result, text_facts
-from truemorph.tables import CatalogTable, check_holds_metadata, kind_of, read_table, to_astropy, write_table
+from truemorph.tables import CatalogTable, check_holds_metadata, name_of, read_table, to_astropy, write_table
 
 # The first columns of a catalogue; truemorph's other columns and those of the table follow.
 _FIRST = ("object_id", "image", "label", "alpha", *FRACTIONS, "radius", "psf_fwhm", "split", "sampling_weight")
@@ -319,7 +319,7 @@ class TableSettings:
 def read_tables(table: Any, settings: TableSettings) -> tuple[Joined, Mapping]:
     """Read and join the tables, and combine all settings in one mapping."""
     source = read_table(table)
-    name = kind_of(table) if source.path is None else source.path.name
+    name = name_of(table) if source.path is None else source.path.name
     if source.metadata.get("kind") == "catalogue":
         raise InputError(f"{name}: is a prepared catalogue; prepare the table from which it was made")
     chosen, existing = settings.votes | settings.columns, source.frame.columns

@@ -10,7 +10,7 @@ from truemorph.arguments import AtLeastOne, Count, Model, Names, Seed, Table, va
 from truemorph.catalogs.catalogue import image_folder, read_catalogue
 from truemorph.errors import InputError
 from truemorph.explain.catalogue import ExplainResult, chosen_galaxies, named_models, with_radii, write_explanations
-from truemorph.tables import kind_of
+from truemorph.tables import name_of
 
 
 @validated
@@ -92,7 +92,7 @@ def explain_classifier(
 
     named = {name: replace(model, device=device) for name, model in named_models(models).items()}
     table = read_catalogue(catalogue)
-    name = str(table.path or kind_of(catalogue))
+    name = str(table.path or name_of(catalogue))
     frame = chosen_galaxies(table.frame, name, rows, galaxies, seed)
     frame = with_radii(frame, name, radius_column, field)
     source = galaxies_of(frame, image_folder(table))

@@ -44,6 +44,6 @@ def send_table(table: Table, *, to: str | None = None) -> PlainResult:
     if isinstance(table, Result):
         return table.send(to)
     from truemorph.samp import sent
-    from truemorph.tables import kind_of
+    from truemorph.tables import name_of
 
-    return PlainResult(*sent(table, Path(table).name if isinstance(table, str | Path) else kind_of(table), to))
+    return PlainResult(*sent(table, Path(name_of(table)).name, to))

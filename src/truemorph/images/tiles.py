@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import os
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -22,7 +21,7 @@ from truemorph.errors import InputError, reason
 from truemorph.findings import Finding
 from truemorph.images.decode import MAXIMUM_PIXELS, image_unit
 from truemorph.progress import progress, tell
-from truemorph.tables import kind_of, read_table, write_problems
+from truemorph.tables import name_of, read_table, write_problems
 
 OUTSIDE, NO_SIZE = "outside all tiles, or no position", "no size, or too large a size"
 NO_CENTRE, INCOMPLETE = "no data at the centre", "no data in more than 10 % of the pixels"
@@ -266,7 +265,7 @@ def open_tiles(tiles: Any, bands: Sequence[str], zero_point: float | None = None
     if len(bands) not in (1, 3) or len({*bands}) < len(bands):
         raise InputError(f"name one or three different `bands`, red first; got {', '.join(bands) or 'none'}")
     warnings.filterwarnings("ignore", module=r"astropy\.(io\.fits|wcs)")  # as in decode.fits_values
-    name = str(tiles) if isinstance(tiles, str | os.PathLike) else kind_of(tiles)
+    name = name_of(tiles)
     of_bands, damaged = list[list[Layer]](), list[InputError]()
     files = _files(tiles, bands, name)
     for of_band in files:

@@ -37,7 +37,7 @@ from truemorph.labelling.parts import NO_FEATURE, DamagedFile, Galaxies, Part, R
 from truemorph.labelling.sources import PART_ROWS, Source, SourceOptions, open_source, proof_of
 from truemorph.progress import Progress
 from truemorph.questions import columns_of
-from truemorph.tables import CatalogTable, frame_hash, kind_of, missing_in, numeric_columns
+from truemorph.tables import CatalogTable, frame_hash, missing_in, name_of, numeric_columns
 
 _BATCH = 256
 NOT_FINITE = "the model's probabilities are not finite"
@@ -173,7 +173,7 @@ class LabelOptions:
     @property
     def path(self) -> Path:
         """File or folder of the source."""
-        return Path(self.source if isinstance(self.source, str | os.PathLike) else kind_of(self.source))
+        return Path(name_of(self.source))
 
     def survey(self, model: Classifier | Estimated) -> tuple[Tiles | None, str]:
         """Open tiles, by default with the bands and the size of cut-outs that the model was trained on."""
@@ -209,7 +209,7 @@ def open_labelling(model: Classifier | Estimated, options: LabelOptions) -> Labe
         raise InputError(f"{path}: its cut-outs have {' and '.join(other)}; label them from their tiles (`tiles`)")
     joined = None if options.observed is None else read_catalogue(options.observed)
     catalogue = source.table if joined is None else joined
-    name = str(catalogue.path or kind_of(options.observed))
+    name = str(catalogue.path or name_of(options.observed))
     has_observed = joined is not None or source.prepared
     curves = _curves_for_posteriors(model, options.transition, catalogue.metadata, name) if has_observed else []
     labeller = _labeller(model, options, source, joined, curves)

@@ -38,7 +38,7 @@ from truemorph.labelling.parts import (
     tile_parts,
     without_ending,
 )
-from truemorph.tables import CatalogTable, arrow_texts, check_names, kind_of, read_table
+from truemorph.tables import CatalogTable, arrow_texts, check_names, name_of, read_table
 
 PART_ROWS = 16_384
 # To test int8: one image in so many is used to calibrate, until there are enough; the others are used to compare.
@@ -90,7 +90,7 @@ def open_source(source: Any, options: SourceOptions | None = None, but: Collecti
     options = options or SourceOptions()
     tiles, has_columns = options.tiles, options.keep or options.tiles or options.positions
     if not isinstance(source, str | os.PathLike):
-        return _table(source, Path(kind_of(source)), options)
+        return _table(source, Path(name_of(source)), options)
     path = Path(source)
     root = _primary(path) if path.is_dir() else path.parent
     if path.is_dir():
