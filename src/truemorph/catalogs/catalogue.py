@@ -24,6 +24,8 @@ from truemorph.tables import CatalogTable, cleaned, frame_hash, name_of, read_ta
 
 # Usual names of id columns, in order of preference.
 ID_COLUMNS = ("object_id", "id_str", "dr7objid", "dr8objid", "objid", "GalaxyID", "iauname", "source_id", "id")
+# As text, because another table may have the same ids as integers.
+TEXT_ID = pl.col("object_id").cast(pl.String)
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".fits", ".fit", ".fits.gz")
 _WEIGHTS = ("sampling_weight", "draw_weight")
 # Allowed values of a catalogue's columns.
@@ -151,7 +153,7 @@ def as_ids(series: pl.Series, table_name: str) -> pl.Series:
 
 def checksum(frame: pl.DataFrame) -> str:
     """Return a checksum of ids, labels and α, on which estimates and plans rest; the order of rows is free."""
-    return frame_hash(frame.select(pl.col("object_id").cast(pl.String), "label", "alpha").sort("object_id"))
+    return frame_hash(frame.select(TEXT_ID, "label", "alpha").sort("object_id"))
 
 
 def image_folder(catalogue: CatalogTable) -> Path:

@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from truemorph.arrays import ratio
-from truemorph.catalogs.catalogue import ID_COLUMNS, as_ids, classes_of
+from truemorph.catalogs.catalogue import ID_COLUMNS, TEXT_ID, as_ids, classes_of
 from truemorph.catalogs.columns import vote_findings
 from truemorph.catalogs.paths import labels_of_answers, root_of, vote_column
 from truemorph.errors import InputError
@@ -204,7 +204,7 @@ def joined_by_id(
     catalogue: pl.DataFrame, table: pl.DataFrame, added: pl.DataFrame, about: str
 ) -> tuple[pl.DataFrame, list[Finding]]:
     """Return the galaxies of a catalogue that a table has, with the added columns."""
-    frame = catalogue.with_columns(pl.col("object_id").cast(pl.String))
+    frame = catalogue.with_columns(TEXT_ID)
     for name in (column for column in ID_COLUMNS if column in table.columns):
         ids = as_ids(table[name], about).cast(pl.String).alias("object_id")
         rows = added.with_columns(ids).filter(ids.is_in(frame["object_id"].implode()))

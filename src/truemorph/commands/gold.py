@@ -16,7 +16,7 @@ from truemorph.arguments import AtLeastOne, Count, Seed, Shown, Table, validated
 from truemorph.bias.curves.transitions import DISK
 from truemorph.bias.estimate import Estimate
 from truemorph.bias.sample import FEWEST
-from truemorph.catalogs.catalogue import classes_of, label_classes, read_catalogue
+from truemorph.catalogs.catalogue import TEXT_ID, classes_of, label_classes, read_catalogue
 from truemorph.catalogs.other_labels import with_other_labels
 from truemorph.catalogs.paths import asked_of, gold_column, labels_of_answers, root_of
 from truemorph.catalogs.question_gold import experts_of
@@ -137,7 +137,7 @@ def _probabilities(catalogue: CatalogTable, labels: Any, asked: Asked | None) ->
     joined, (other,) = with_other_labels(catalogue, asked, [labels])
     root = root_of(catalogue)
     _, predictions = other.probabilities(joined.frame, asked or root)
-    ids = catalogue.frame.select(pl.col("object_id").cast(pl.String))
+    ids = catalogue.frame.select(TEXT_ID)
     columns = pl.DataFrame(predictions).with_columns(joined.frame["object_id"])
     p = ids.join(columns, on="object_id", how="left", maintain_order="left").drop("object_id").to_numpy()
     if asked is not None:
@@ -428,7 +428,7 @@ def import_gold(
         about["gold_along"] = {name: rule for name, rule in into.metadata["gold_along"].items() if name != "gold"}
     chosen_by = None if folder is None else read_chosen(folder)
     table, findings = with_gold(into, first, chosen_by, columns)
-    labels = table.frame.select(pl.col("object_id").cast(pl.String), *(column.columns[0] for column in columns))
+    labels = table.frame.select(TEXT_ID, *(column.columns[0] for column in columns))
     missed = dict[str, dict[str, Any]]()
     if is_plan:
         for gold in columns:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import polars as pl
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, Json
 
-from truemorph.catalogs.catalogue import as_ids, label_classes
+from truemorph.catalogs.catalogue import TEXT_ID, as_ids, label_classes
 from truemorph.catalogs.columns import lenticulars
 from truemorph.catalogs.expressions import compute, read_expression
 from truemorph.catalogs.paths import described_path, gold_column, label_column, root_answers
@@ -234,7 +234,7 @@ def _joined(
 ) -> tuple[CatalogTable, list[Finding]]:
     """Write the gold labels of one question into a catalogue; see `with_gold`."""
     source = catalogue.source
-    frame = catalogue.frame.with_columns(pl.col("object_id").cast(pl.String))
+    frame = catalogue.frame.with_columns(TEXT_ID)
     answer = pl.col("answer")
     # Answers that leave a gate open, as "does not apply" does, are none for it.
     labels = answers.with_columns(answer.replace_strict(into.given, default=None), pl.col("time").cast(pl.String))

@@ -14,7 +14,7 @@ import polars as pl
 import simplejpeg
 from PIL import Image, ImageDraw, ImageFont
 
-from truemorph.catalogs.catalogue import find_images, image_folder
+from truemorph.catalogs.catalogue import TEXT_ID, find_images, image_folder
 from truemorph.catalogs.columns import FRACTIONS
 from truemorph.catalogs.paths import vote_column
 from truemorph.config import TrainingConfig
@@ -92,9 +92,7 @@ def overlaid(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
 def choose(frame: pl.DataFrame, most: int) -> pl.DataFrame:
     """Galaxies with a `CHANGE`, surest first by `AFTER`; if there are more than `most`, evenly from all of them."""
-    changed = frame.filter(pl.col(CHANGE) != "").sort(
-        AFTER, pl.col("object_id").cast(pl.String), descending=[True, False]
-    )
+    changed = frame.filter(pl.col(CHANGE) != "").sort(AFTER, TEXT_ID, descending=[True, False])
     return changed[np.linspace(0, changed.height - 1, min(most, changed.height)).round().astype(np.int64)]
 
 

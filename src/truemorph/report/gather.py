@@ -19,7 +19,7 @@ from truemorph.bias.estimate import Estimate, make_estimate
 from truemorph.bias.likelihood import observables_of
 from truemorph.bias.population import PopulationFractions
 from truemorph.bias.result import Settings
-from truemorph.catalogs.catalogue import classes_of, read_catalogue, rows_where
+from truemorph.catalogs.catalogue import TEXT_ID, classes_of, read_catalogue, rows_where
 from truemorph.catalogs.label_sets import FIFTHS, LabelSet, sets_of_others
 from truemorph.catalogs.other_labels import hash_of_model, is_of_model, with_other_labels
 from truemorph.catalogs.paths import asked_in, asked_of, given_labels, gold_column, majority_paths, path_labels, root_of
@@ -160,7 +160,7 @@ def _begin(
     if question is not None:
         assert isinstance(estimate.transition, TreeTransition)
         asked = replace(estimate.transition.asked, tree=asked_in(catalogue, question).tree)
-    frame = catalogue.frame.with_columns(pl.col("object_id").cast(pl.String))
+    frame = catalogue.frame.with_columns(TEXT_ID)
     findings = missing_in(frame, options.intrinsic, source)
     numbers = [column for column in by if frame.schema.get(column) != pl.String]
     numeric_columns(frame, [*options.intrinsic, *numbers], source)
@@ -353,7 +353,7 @@ def _model(name: str, model: Classifier, number: int, evidence: Evidence, labels
     frame = evidence.everything
     unseen = labels.filter(pl.col("relation") != IN_SAMPLE)
     columns = columns_of("p", head.columns)
-    unseen = unseen.select(pl.col("object_id").cast(pl.String), *columns)
+    unseen = unseen.select(TEXT_ID, *columns)
     joined = frame.select("object_id").join(unseen, on="object_id", how="left", maintain_order="left")
     p = joined.select(pl.col(columns).cast(pl.Float64)).to_numpy()
     transition = transition_from_dict(dict(curve))

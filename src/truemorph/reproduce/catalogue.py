@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from truemorph.archives.provenance import is_local
-from truemorph.catalogs.catalogue import read_catalogue
+from truemorph.catalogs.catalogue import TEXT_ID, read_catalogue
 from truemorph.catalogs.crossmatch import Join
 from truemorph.catalogs.mapping import read_mapping
 from truemorph.catalogs.prepare import Preparation, TableSettings, prepare, write_preparation
@@ -47,7 +47,7 @@ _REQUIRED = {  # columns of published tables; without one of them labels would b
 # α with the best PSF of all fields in place of that of the galaxy's own; null where it is unknown.
 _BEST_PSF = pl.col("psfWidth_r_best")
 BEST_ALPHA = pl.col("alpha") * pl.col("psf_fwhm") / pl.when(_BEST_PSF > 0).then(_BEST_PSF)
-_ID = pl.col("object_id").cast(pl.String).alias("_id")
+_ID = TEXT_ID.alias("_id")
 _LABELS = ("label", "smooth_fraction", "disk_fraction", "artefact_fraction")
 # Two hundred columns of Galaxy Zoo 2's later questions.
 _LATER_QUESTIONS = r"^t(0[2-9]|1[01])_"
