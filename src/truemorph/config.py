@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
 from truemorph._version import __version__
 from truemorph.errors import InputError
@@ -27,13 +27,11 @@ Names = Annotated[tuple[str, ...], BeforeValidator(by_commas)]
 Files = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
 
 
-class TrainingConfig(BaseModel):
+class TrainingConfig(BaseModel, frozen=True, extra="forbid"):
     """Settings for training a classifier; the defaults are those of preset "standard".
 
     Preset "paper" takes what the paper (arXiv:2308.11007) does not state from code of the same lineage.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     classifier: Literal["network", "logistic"] = Field("network", description="train on images or on columns")
     features: Names = Field((), description="catalogue columns of the logistic classifier, comma-separated")
@@ -130,10 +128,8 @@ PRESETS: dict[str, TrainingConfig] = {
 OBSERVED, NAIVE = "observed", "naive"  # labels to train on that are no gold labels
 
 
-class RunConfig(BaseModel):
+class RunConfig(BaseModel, frozen=True, extra="forbid"):
     """Settings of `truemorph train`, with those of the classifier in `training`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     catalogue: str = Field(description="prepared catalogue (.parquet)")
     out: str = Field(description="run folder to write")

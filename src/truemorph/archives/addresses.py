@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from truemorph.errors import InputError, nearest
 from truemorph.io import PathLike, checked, read_toml
@@ -19,10 +19,8 @@ from truemorph.io import PathLike, checked, read_toml
 ENVIRONMENT = "TRUEMORPH_ADDRESSES"
 
 
-class Address(BaseModel):
+class Address(BaseModel, frozen=True, extra="forbid"):
     """A remote file or service, such as "gz2.hart16": terms of use, citation, and checksum if published."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     url: str = Field(pattern=r"^https?://[^/\s\[\]]+(/\S*)?$")

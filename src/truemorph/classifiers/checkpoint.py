@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import polars as pl
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictFloat
+from pydantic import AfterValidator, BaseModel, Field, StrictFloat
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
@@ -37,10 +37,8 @@ UNFINISHED = "unfinished"
 _HUB = "hf_hub:"
 
 
-class ModelFile(BaseModel):
+class ModelFile(BaseModel, frozen=True, extra="forbid"):  # a key that is damaged is not another key
     """Content of `config.json`; `sha256` has the checksums of all files and of itself; version 0.1 wrote none."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)  # a key that is damaged is not another key
 
     format_version: int = Field(ge=1)
     truemorph_version: str = ""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cyclopts import Parameter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from truemorph import config
 from truemorph.arguments import Count, Names, Seed
@@ -24,13 +24,11 @@ _TRAININGS = 3
 _TEST, _LARGEST_TEST = 1_000, 0.4
 
 
-class Inputs(BaseModel):
+class Inputs(BaseModel, frozen=True, extra="forbid"):
     """Input files and columns; by default, the files that `fetch` wrote.
 
     Paths are relative to the folder of data or to the working directory.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     table: str | None = Field(
         None, description="catalogue of truemorph prepare, from the volunteers' votes (GZ2B), instead of fetched tables"
