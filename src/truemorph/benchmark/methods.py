@@ -26,7 +26,7 @@ from truemorph.bias.curves.formulas import ConstantTransition, MatrixTransition
 from truemorph.bias.curves.transitions import UNKNOWN, Transition
 from truemorph.bias.fitting import fit_transition
 from truemorph.bias.fractions import debiased_fractions
-from truemorph.bias.likelihood import label_evidence, posterior
+from truemorph.bias.likelihood import label_columns, label_evidence, posterior
 from truemorph.bias.result import TransitionFit
 from truemorph.catalogs.sampling import TRAIN, UNUSED, VALIDATION
 from truemorph.classifiers.logistic import DebiasedLogisticRegression
@@ -84,17 +84,12 @@ def network(
     changes = {"folds": folds, "seed": world.seed, "epochs": round(world.config.epochs / fewer), **world.training}
     config = world.config.model_copy(update=changes)
     curve = transition or MatrixTransition.identity(len(world.names))
-    observed = dict[str, Any]()
+    observed: dict[str, Any]
     if votes is not None:
         observed = {"votes": votes[rows]}
-    elif world.asked is not None:
-        observed = {"questions": (world.asked,)}
-        evidence = certain(labels, len(world.names)) if evidence is None else evidence
-    if evidence is not None:
-        observed["evidence"] = evidence[rows]
-    if curve.n_observables:
-        columns_of_t = np.column_stack([world.alpha, world.features])[rows]
-        observed["evidence"] = label_evidence(curve, labels[rows], columns_of_t)
+    else:
+        known = label_columns(curve, labels, argument(world, curve)) if evidence is None else evidence
+        observed = {"evidence": known[rows], "questions": (world.asked,)}
     if tuned:
         gold = learned.gold[rows]
         observed["gold"] = Gold((gold != UNKNOWN).astype(float), certain(gold, len(world.names)))
@@ -117,6 +112,11 @@ def through(world: World, transition: Transition | None, *, tuned: bool = False)
     if world.asked is None:
         return trained(world, world.labels, transition, tuned=tuned)
     return trained(world, world.labels, evidence=of_votes(world, transition), tuned=tuned)
+
+
+def argument(world: World, transition: Transition) -> np.ndarray:
+    """Return what T depends on: α, or α and features, shape (N,) or (N, 1 + F)."""
+    return np.column_stack([world.alpha, world.features]) if transition.n_observables else world.alpha
 
 
 def certain(classes: np.ndarray, n_classes: int) -> np.ndarray:
@@ -404,7 +404,7 @@ def posterior_of(estimate: Estimate) -> Callable[[World], Outcome]:
     def run(world: World) -> Outcome:
         fit = estimate(world)
         p = fit.class_fractions[1] if fit.probabilities is None else fit.probabilities[:, 1]
-        resolution = np.column_stack([world.alpha, world.features]) if fit.transition.n_observables else world.alpha
+        resolution = argument(world, fit.transition)
         after = _after_label(np.broadcast_to(p, world.truth.shape), world.labels, resolution, fit.transition)
         return Outcome(p=after)
 
