@@ -147,14 +147,9 @@ def _best_of_families(world: World, **options: Any) -> TransitionFit:
     return compared.fits[compared.best]
 
 
-def labels_alone(world: World) -> TransitionFit:
-    """Estimate θ by likelihood."""
-    return fit_transition(world.labels[world.learning], world.alpha[world.learning])
-
-
-def papers_bins(world: World) -> TransitionFit:
-    """Estimate θ as the paper, in bins of 64 galaxies."""
-    return fit_transition(world.labels[world.learning], world.alpha[world.learning], method="binned")
+def labels_alone(world: World, method: str = "likelihood") -> TransitionFit:
+    """Estimate θ by likelihood, or as the paper, in bins of 64 galaxies ("binned")."""
+    return fit_transition(world.labels[world.learning], world.alpha[world.learning], method=method)
 
 
 def conditional(world: World) -> TransitionFit:
@@ -473,7 +468,7 @@ METHODS = {
         Method("cleanlab", "cleanlab, then naive", pruned),
         Method("matching", "vote-fraction matching, then naive", matched),
         Method("dcv14", "DCV14 on measured shapes", measured_shapes),
-        Method("ddb-paper", "DDB, paper's θ", ddb(papers_bins)),
+        Method("ddb-paper", "DDB, paper's θ", ddb(lambda world: labels_alone(world, "binned"))),
         Method("ddb-conditional", "DDB, T(α) given intrinsic columns", ddb(conditional)),
         Method("ddb-gold", "DDB, T(α) from 300 gold labels", ddb(with_gold)),
         Method("ddb-tuned", "the same, tuned on these gold labels", ddb(with_gold, tuned=True)),
