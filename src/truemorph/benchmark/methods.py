@@ -28,7 +28,7 @@ from truemorph.bias.fitting import fit_transition
 from truemorph.bias.fractions import debiased_fractions
 from truemorph.bias.likelihood import label_columns, label_evidence, posterior
 from truemorph.bias.result import TransitionFit
-from truemorph.catalogs.sampling import TRAIN, UNUSED, VALIDATION
+from truemorph.catalogs.sampling import TEST, TRAIN, UNUSED, VALIDATION
 from truemorph.classifiers.logistic import DebiasedLogisticRegression
 from truemorph.config import TrainingConfig, training_config
 from truemorph.images.degrade import degrade
@@ -317,7 +317,7 @@ def majority_with_cuts(world: World) -> Outcome:
     counts = world.votes.counts[question.name]
     has_votes = counts.sum(axis=1) >= _FEWEST_VOTES
     of_answers = np.array([world.names.index(answer) for answer in question.answers])
-    split = np.where(has_votes | (world.split != TRAIN) & (world.split != VALIDATION), world.split, UNUSED)
+    split = np.where(has_votes | (world.split == TEST), world.split, UNUSED)
     model = network(world, of_answers[counts.argmax(axis=1)], split=split)
     # A weight that hardly counts in the fraction keeps p(bar | the question applies) of the others.
     return Outcome(p=model.probabilities(world.images) * np.where(has_votes, 1.0, 1e-9)[:, None])
@@ -327,7 +327,7 @@ def gold_alone(world: World) -> Outcome:
     """Train on 300 gold labels, of which a fifth decides when to stop."""
     gold = world.gold
     rows = np.flatnonzero(gold != UNKNOWN)
-    split = np.where(np.isin(world.split, [TRAIN, VALIDATION]), UNUSED, world.split)
+    split = np.where(world.split == TEST, world.split, UNUSED)
     split[rows] = TRAIN
     split[rows[::_HELD_OUT]] = VALIDATION
     return trained(world, np.maximum(gold, 0), split=split)
