@@ -91,7 +91,7 @@ def test_the_majority_path_does_not_depend_on_the_order_of_answers(rows):
     ]}  # fmt: skip
     found = []
     for tree in (Tree.model_validate(OWN), Tree.model_validate(reverse)):
-        columns = tree.columns([gate.name for gate in tree.gates("bar")], values).columns
+        columns = tree.columns("bar", values).columns
         of_gates = {gate: np.column_stack([values[name] for name in names]) for gate, names in columns.items()}
         votes = Votes.from_columns(tree, "bar", of_gates)
         found.append([tree.classes("bar")[k].name for k in votes.paths])
@@ -112,7 +112,7 @@ def test_fractions_of_votes_become_numbers_along_the_path():
     tree = Tree.model_validate({**OWN, "fractions": ["{column}_fraction"], "totals": ["n"], "counts": []})
     values = {"s_fraction": [0.5], "f_fraction": [0.4], "a_fraction": [0.1], "n_fraction": [0.25], "b_fraction": [0.75]}
     arrays = {name: np.array(value) for name, value in values.items()}
-    columns = tree.columns(["smooth", "bar"], arrays)
+    columns = tree.columns("bar", arrays)
     assert columns.kind == "fractions"
     of_gates = {gate: np.column_stack([arrays[name] for name in names]) for gate, names in columns.columns.items()}
     votes = Votes.from_columns(tree, "bar", of_gates, np.array([40]))
@@ -192,7 +192,7 @@ def test_unknown_trees_questions_and_columns_are_refused():
         lambda: read_tree("gz3"),
         lambda: read_tree(3),
         lambda: read_tree("gz2").question("bars"),
-        lambda: read_tree("gz2").columns(["bar"], ["t03_bar_a06_bar_count"]),
+        lambda: read_tree("gz2").columns("bar", ["t03_bar_a06_bar_count"]),
     ):
         with pytest.raises(InputError):
             wrong()
@@ -203,10 +203,10 @@ def test_a_missing_column_is_named_as_the_others_of_the_table_are():
     every = {gate.name: [some[1] for some in gate.answers.values()] for gate in tree.gates("bar")}
     existing = {one for some in every.values() for one in some} - {"bar-dr8_weak"}
     with pytest.raises(InputError, match="bar-dr8_weak"):
-        tree.columns(list(every), existing)
+        tree.columns("bar", existing)
     fractions = {f"{one}_fraction" for one in existing}
     with pytest.raises(InputError, match="bar-dr8_weak_fraction"):
-        tree.columns(list(every), fractions)
+        tree.columns("bar", fractions)
 
 
 def test_numbers_of_votes_for_one_question_and_fractions_for_another_are_refused():
@@ -218,4 +218,4 @@ def test_numbers_of_votes_for_one_question_and_fractions_for_another_are_refused
         for some in tree.question(name).answers.values()
     }
     with pytest.raises(InputError, match=r"t03_bar.*_count"):
-        tree.columns(names, columns)
+        tree.columns("bar", columns)

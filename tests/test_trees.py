@@ -69,6 +69,6 @@ def test_columns_with_the_campaign_in_each_question_are_found(tree, campaign):
         if f"-{campaign}_" in name
     }
     for question in read.gates("arms"):
-        found = read.columns([question.name], existing)
+        found = read.columns(question.name, existing)
         assert found.kind == "counts"
         assert len({one.rpartition("_")[0] for one in found.columns[question.name]}) == 1

@@ -297,14 +297,13 @@ class Tree(BaseModel, frozen=True, extra="forbid"):
             answer for answer in self.question(name).answers if answer not in self.outside and not is_unsure(answer)
         ]
 
-    def columns(self, names: Sequence[str], existing: Collection[str]) -> VoteColumns:
-        """Find the columns of votes for some questions in a table: numbers of votes, or else fractions."""
-        needed = [self.question(name) for name in names]
+    def columns(self, name: str, existing: Collection[str]) -> VoteColumns:
+        """Find the columns of votes for a question and its gates in a table: numbers of votes, or else fractions."""
         nearest = list[list[tuple[str, str]]]()
         for kind, templates in (("counts", self.counts), ("fractions", self.fractions)):
             if not templates:
                 continue
-            by_question, lacking = _nearest(needed, templates, existing)
+            by_question, lacking = _nearest(self.gates(name), templates, existing)
             if not lacking:
                 total = next((total for total in self.totals if total in existing), None)
                 return VoteColumns(kind, by_question, total)
@@ -317,8 +316,8 @@ class Tree(BaseModel, frozen=True, extra="forbid"):
         question, absent = min(nearest, key=len)[0]
         raise InputError(
             f"no column {absent}, which the tree {self.name} names for the question {question!r}: all answers to "
-            f"{', '.join(names)} need numbers of votes, or all need fractions; describe other columns in a tree of "
-            "your own (`tree`: a TOML file)"
+            f"{', '.join(by_question)} need numbers of votes, or all need fractions; describe other columns in a tree "
+            "of your own (`tree`: a TOML file)"
         )
 
     def other_answers(self, existing: Collection[str]) -> str | None:
@@ -337,7 +336,7 @@ class Tree(BaseModel, frozen=True, extra="forbid"):
 
 @dataclass(frozen=True)
 class VoteColumns:
-    """The columns of a table with the votes for some questions."""
+    """The columns of a table with the votes for a question and its gates."""
 
     kind: str  # "counts", or "fractions" of the votes for each question
     columns: dict[str, tuple[str, ...]]  # of each question, in the order of its answers

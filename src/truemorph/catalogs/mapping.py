@@ -252,7 +252,7 @@ def detect_mapping(existing: Sequence[str], table_name: str = "table", chosen: I
         )
     for tree in packaged_trees():
         if tree.other_answers(existing):
-            tree.columns([tree.root.name], existing)  # says what to do
+            tree.columns(tree.root.name, existing)  # says what to do
     raise InputError(
         f"{table_name}: unknown kind of catalogue, with columns {', '.join(existing[:12])}; name its columns (`id`, "
         "with `smooth` and `disk`, or `label`), or those of a question (`question`, with `answers` or a `tree`), or "
@@ -271,7 +271,8 @@ def recognised_tree(questions: Sequence[str], existing: Sequence[str], named: It
     fitting = dict[str, Tree]()
     for tree in packaged_trees():
         with suppress(InputError):  # another question, or other columns
-            tree.columns(list({gate.name for question in questions for gate in tree.gates(question)}), existing)
+            for question in questions:
+                tree.columns(question, existing)
             fitting[tree.name] = tree
     return None if of_preset in fitting else next(iter(fitting.values()), None)
 

@@ -65,8 +65,7 @@ def votes_of_survey(
     frame: pl.DataFrame, tree: Tree, question: str, total: np.ndarray | None, source: str
 ) -> tuple[Votes, list[Finding]]:
     """Return the votes for a question and its gates from a survey's table; `total` are those for the first question."""
-    gates = [gate.name for gate in tree.gates(question)]
-    vote_columns = tree.columns(gates, frame.columns)
+    vote_columns = tree.columns(question, frame.columns)
     values = {gate: numeric_columns(frame, names, source) for gate, names in vote_columns.columns.items()}
     findings = vote_findings(np.column_stack(list(values.values())), question)
     if vote_columns.kind == "counts":
@@ -178,7 +177,7 @@ def root_columns(tree: Tree, existing: Sequence[str]) -> tuple[dict[str, str], t
     1 is the answer that is `shown`; if both are, the second.
     """
     root, kinds = tree.root, root_answers(tree)
-    columns_of = dict(zip(root.answers, tree.columns([root.name], existing).columns[root.name], strict=True))
+    columns_of = dict(zip(root.answers, tree.columns(root.name, existing).columns[root.name], strict=True))
     columns = {
         kind: " + ".join('"' + columns_of[answer].replace('"', '""') + '"' for answer in answers)
         if len(answers) > 1

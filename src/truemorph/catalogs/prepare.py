@@ -148,7 +148,7 @@ def prepare(
     named = named.with_columns(*mapped.frame).with_columns(pl.Series("alpha", alpha).fill_nan(None))
     votes, of_votes, about_root = None, list[Finding](), dict[str, str]()
     if has_more:
-        of_root = tree.columns([tree.root.name], named.columns).columns[tree.root.name]
+        of_root = tree.columns(tree.root.name, named.columns).columns[tree.root.name]
         about_root = {"votes": f"columns that the tree names: {', '.join(of_root)}"}
         votes, of_votes = votes_of_survey(named, tree, tree.root.name, _total(mapped), name)
     funnel, labels, selection = choose_rows(named, mapped, settings.where, votes)
