@@ -13,7 +13,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -171,10 +171,7 @@ class Quantity:
     def of(self, fractions: np.ndarray) -> np.ndarray:
         """Return the quantity from class fractions, shape (…, K) → (…)."""
         above = np.asarray(fractions @ np.array(self.numerator))
-        if self.denominator is None:
-            return above
-        below = np.asarray(fractions @ np.array(self.denominator))
-        return ratio(above, below)
+        return above if self.denominator is None else ratio(above, fractions @ np.array(self.denominator))
 
     def scatter(self, fractions: np.ndarray) -> np.ndarray:
         """Return the standard deviation of a galaxy's influence on the quantity, from class fractions, (…, K) → (…)."""
@@ -508,10 +505,8 @@ class Asked:
     @cached_property
     def parts(self) -> tuple[slice, ...]:
         """Columns of each question's answers among those of all questions."""
-        ends = np.cumsum([len(question.answers) for question in self.questions]).tolist()
-        return tuple(
-            slice(end - len(question.answers), end) for question, end in zip(self.questions, ends, strict=True)
-        )
+        limits = np.cumsum([0, *(len(question.answers) for question in self.questions)]).tolist()
+        return tuple(slice(*ends) for ends in pairwise(limits))
 
     @cached_property
     def along(self) -> np.ndarray:
@@ -560,7 +555,7 @@ class Asked:
     def quantities(self) -> tuple[Quantity, ...]:
         """What is quoted of the fractions of answers: ratios, and last the fraction to which the question applies."""
         n = len(self.answers)
-        every, applies = np.eye(n), (0.0, *(1.0 for _ in self.answers[1:]))
+        every, applies = np.eye(n), (0.0, *[1.0] * (n - 1))
         listed = [Quantity(f"{self.answers[k]} fraction", tuple(every[k].tolist()), applies) for k in self.shown]
         if self.asked.ordered:
             listed += [
@@ -721,7 +716,7 @@ class Votes:
 
         ln[(k + ½) / (n - k + ½)] for k of n votes: a galaxy without votes has 0. Answers that nobody gave have none.
         """
-        return np.concatenate(list(map(log_odds, self.counts.values())), axis=1)
+        return np.hstack([*map(log_odds, self.counts.values())])
 
     @classmethod
     def from_columns(
