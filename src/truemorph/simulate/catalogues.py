@@ -103,7 +103,7 @@ def simulate_catalogue(
         label_probabilities(truth, observables if curve.n_observables else alpha, curve)[:, DISK]
         for curve in (transition, second_survey or transition)
     )
-    labels = (rng.random(n) < np.where(survey == 1, second, first)).astype(np.int64)
+    labels = (rng.random(n) < np.where(survey, second, first)).astype(np.int64)
     covariate = truth + rng.normal(size=n)
     # The largest of the log-weights plus Gumbel noise are a sample without replacement (Efraimidis & Spirakis 2006).
     keys = gold_choice * (covariate - covariate.mean()) / covariate.std() + rng.gumbel(size=n)

@@ -172,8 +172,8 @@ def simulate_galaxies(n: int, seed: int = 0, *, confounded: bool = True) -> pl.D
         fields = int(galaxies["field"].to_numpy().max()) + 1 if galaxies.height else 0
         galaxies = galaxies.vstack(piece.with_columns(pl.col("field") + fields))
     ids = 587700000000000000 + np.arange(n, dtype=np.int64) * 1009 + 17
-    disk = (galaxies["type"] != ELLIPTICAL).cast(pl.Int64)
-    return galaxies.insert_column(0, disk.alias("truth"))[:n].insert_column(0, pl.Series("object_id", ids))
+    disk = pl.col("type") != ELLIPTICAL
+    return galaxies[:n].select(pl.Series("object_id", ids), disk.cast(pl.Int64).alias("truth"), pl.all())
 
 
 def _draw(rng: np.random.Generator, n: int, confounded: bool) -> dict[str, np.ndarray]:

@@ -143,7 +143,7 @@ def _features(galaxies: pl.DataFrame) -> dict[str, np.ndarray]:
         "bar": pl.col("bar_fraction") > 0,
         "spiral": (pl.col("arm_strength") > 0) & (pl.col("young_fraction") > 0),
     }
-    return {name: galaxies.select(column).to_series().to_numpy() for name, column in has.items()}
+    return {column.name: column.to_numpy() for column in galaxies.select(**has)}
 
 
 def _answers(question: Question) -> tuple[str, str]:
