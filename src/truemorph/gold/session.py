@@ -24,7 +24,7 @@ from truemorph.images.decode import central_crop, decode, pixel_batches, read_im
 from truemorph.images.degrade import degrade
 from truemorph.images.stretch import unstretch
 from truemorph.io import read_checked, write_json, written_whole
-from truemorph.tables import CatalogTable, write_table
+from truemorph.tables import CatalogTable, write_problems, write_table
 
 Source = Literal["better-images", "same-images", "literature"]
 SESSION, LEFT_OUT = "session.json", "left_out.csv"
@@ -139,8 +139,7 @@ def readable_images(folder: Path, plan: pl.DataFrame, root: Path) -> tuple[dict[
             f"{root}: has no image of the {plan.height:,} galaxies of the plan that can be read (first: "
             f"{next(iter(reasons.values()))}); give their folder (`images`), named as in the catalogue or after the ids"
         )
-    left_out = {"object_id": list(reasons), "reason": list(reasons.values())}
-    write_table(CatalogTable(pl.DataFrame(left_out, dict.fromkeys(left_out, pl.String))), folder / LEFT_OUT)
+    write_problems([*reasons.items()], folder / LEFT_OUT)
     if not reasons:
         return images, ()
     galaxy, why = next(iter(reasons.items()))
