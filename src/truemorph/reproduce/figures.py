@@ -21,7 +21,7 @@ from truemorph.explain.plots import mean_map_figure, profile_figure
 from truemorph.explain.profiles import MeanMap, Profiles
 from truemorph.explain.study import PIXELS, Explained, Explanation, explain, galaxies_of, profile_table
 from truemorph.io import written_whole
-from truemorph.plotting import BLUE, GREEN, GREY, MARKERS, ORANGE, RED, SKY
+from truemorph.plotting import BLUE, GREEN, GREY, ORANGE, RED, SKY
 from truemorph.report.figures import Style, new_panel, pairs_figure
 from truemorph.report.gallery import annotated, better_pictures, jpeg_source, whole_picture
 from truemorph.report.page import Illustration, Pair, Section
@@ -57,8 +57,8 @@ _IN_FIGURE = 24
 _COLOURS = (GREY, ORANGE, RED, SKY, GREEN, BLUE)
 _LINES = ("--", "-.", "-", "--", ":", "-")
 _STYLES: dict[str, Style] = {
-    row.labels: {"color": color, "marker": marker, "ls": line}
-    for row, color, marker, line in zip(TABLE_1.values(), _COLOURS, MARKERS, _LINES, strict=False)
+    row.labels: {"color": color, "ls": line}
+    for row, color, line in zip(TABLE_1.values(), _COLOURS, _LINES, strict=True)
 }
 
 
@@ -314,8 +314,10 @@ def maps_and_profiles(explanations: Mapping[str, dict[str, Explanation]]) -> lis
             f"{model}: {explanation.layer}, {explanation.cells}×{explanation.cells} cells"
             for model, explanation in of_labels.items()
         )
-        text = f"mean Grad-CAM maps of test galaxies predicted {name}"
-        caption = f"As in the paper: {text}. {about}. truemorph explain compares maps with random weights."
+        caption = (
+            f"As in the paper: mean Grad-CAM maps of test galaxies predicted {name}. {about}. truemorph explain "
+            "compares maps with random weights."
+        )
         means = [explanation.classes[0].mean.mean for explanation in of_labels.values() if explanation.galaxies]
         scale = Normalize(min(mean.min() for mean in means), max(mean.max() for mean in means))
         panels = [
@@ -323,8 +325,10 @@ def maps_and_profiles(explanations: Mapping[str, dict[str, Explanation]]) -> lis
             for letters, (model, explanation) in zip("abc", of_labels.items(), strict=False)
         ]
         maps.append(Illustration(f"figure{of_map}", panels, caption, number=str(of_map)))
-        text = f"mean Grad-CAM intensity of galaxies predicted {name} against distance from the centre"
-        caption = f"As in the paper: {text}, with standard errors."
+        caption = (
+            f"As in the paper: mean Grad-CAM intensity of galaxies predicted {name} against distance from the centre, "
+            "with standard errors."
+        )
         figure, data = profile_figure(of_labels, PIXELS, colours), profile_table(of_labels, PIXELS)
         profiles.append(Illustration(f"figure7{letter}", figure, caption, data, number=f"7{letter}"))
     return maps + profiles

@@ -266,7 +266,7 @@ def make_page(work: Work, folder: Path) -> Values:
         tables = [_table_1(work), _statements(judged), *_each_training(work), _pairs(work), _other_values(work, curves)]
     figures = [*galaxy_from_space(work), *network_figure(work)]
     figures += [] if curves is None else [sersic_figure(curves, work.options.every_curve)]
-    figures += [*(colour_magnitude(work) if work.have("table1") else ()), *maps_and_profiles(maps)]
+    figures += [*colour_magnitude(work), *maps_and_profiles(maps)]
     hst, figure4 = hst_images(work)
     answer, findings = _answer(work, judged), _findings(work)
     if any(finding.code == "archive-simulated" for finding in findings):

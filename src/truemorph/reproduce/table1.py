@@ -264,8 +264,9 @@ def _swept(measurement: Measured, trees: dict[str, BiasTree]) -> tuple[str, list
     swept, orders = list[Values](), set[tuple[int, int]]()
     for setting, tree in trees.items():
         resampled = replace(tree, bootstrap=min(_RESAMPLES, measurement.tree.bootstrap))
-        biases = {name: numbers_of(resampled.bias(labels)) for name, labels in measurement.sets.items()}
-        means = {name: bias["bootstrap_mean"] for name, bias in biases.items()}
+        means = {
+            name: numbers_of(resampled.bias(labels))["bootstrap_mean"] for name, labels in measurement.sets.items()
+        }
         if any(mean is not None for mean in means.values()):
             swept.append({"setting": setting, "means": means})
             orders.add(order(compare_pairs(measurement, replace(tree, bootstrap=0))))
@@ -383,7 +384,7 @@ def _figure_3(work: Work, measurement: Measured) -> Reason:
 def _posterior(work: Work, measurement: Measured) -> Reason:
     """Measure the labels of models trained through T(α) by their posterior after the volunteers' label."""
     observed, effects = measurement.sets[GZ2B].labels, []
-    for name in (name for name in (DCV14, DDB) if name in measurement.sets):
+    for name in filter(measurement.sets.__contains__, (DCV14, DDB)):
         p = measurement.frame[f"p {name}"].to_numpy()
         finite, transition = np.isfinite(p), RayleighTransition(work.result(name)["theta"])
         after = np.full(p.size, np.nan)
