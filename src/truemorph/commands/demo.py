@@ -146,8 +146,15 @@ def run_demo(
     if questions:
         options = {"question": question, "gold": "experts", "fraction_bins": _BINS, "seed": seed}
     table = replace(read_table(votes), metadata={"simulated": True})
-    rules: dict[str, Any] = {"split": (0.6, 0.1, 0.3), "gold": f"truth{suffix}", "seed": seed}
-    prepare_catalogue(table, question=questions, images=out / "images", out=catalogue, **rules)
+    prepare_catalogue(
+        table,
+        question=questions,
+        images=out / "images",
+        out=catalogue,
+        split=(0.6, 0.1, 0.3),
+        gold=f"truth{suffix}",
+        seed=seed,
+    )
     estimate_transition(catalogue, out=out / _CURVE, **options)
     tell(f"demo: train {' and '.join(_MODELS)}, a process each, and label")
     with worker_pool(len(_MODELS)) as pool:
@@ -189,6 +196,6 @@ def _better_images(out: Path, population: pl.DataFrame, seed: int, most: int, of
     )
     ids = choose(labels, most)["object_id"]
     shutil.rmtree(out / "better", ignore_errors=True)
-    chosen = population.filter(pl.col("object_id").cast(pl.String).is_in(ids.cast(pl.String).implode()))
+    chosen = population.filter(pl.col("object_id").is_in(ids.cast(pl.Int64).implode()))
     sharp = at_resolution(chosen, np.maximum(chosen["alpha"].to_numpy(), _SHARP))
     write_jpegs(sharp, out / "better", _BETTER_SIZE, seed, field=CENTRAL_R90, quality=90)
