@@ -310,10 +310,8 @@ def _with_reference(observable: str) -> tuple[str, Reference]:
 
 def _fractions_by(name: str, column: np.ndarray, sets: Sequence[LabelSet]) -> dict[str, list[float]]:
     """Return the fraction of every label set in fifths of a column, and the mean of the column in each."""
-    table = fractions_by(column, sets)
-    by_set = {label_set.name: table.filter(labels=label_set.name) for label_set in sets}
-    means = next(iter(by_set.values()))["mean"].to_list()
-    return {name: means} | {of: own["fraction"].to_list() for of, own in by_set.items()}
+    rows = fractions_by(column, sets).group_by("labels", maintain_order=True).agg("mean", "fraction").rows()
+    return {name: rows[0][1]} | {of: fractions for of, _, fractions in rows}
 
 
 def _of_label_sets(results: dict[str, BiasResult]) -> list[Finding]:

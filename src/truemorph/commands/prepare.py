@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, SkipValidation
 
 from truemorph.arguments import AS_GIVEN, Names, Rules, Seed, Table, validated
-from truemorph.catalogs.crossmatch import LARGEST_RADIUS, Join, read_join
+from truemorph.catalogs.crossmatch import LARGEST_RADIUS, read_join
 from truemorph.catalogs.mapping import PRESETS, mapping_toml, narrowed, read_mapping, recognised_tree
 from truemorph.catalogs.paths import answers_inside, count_experts, flat_tree, root_columns
 from truemorph.catalogs.prepare import Preparation, TableSettings, prepare, read_tables, write_preparation
@@ -30,8 +30,8 @@ def _as_texts(answers: Any) -> Any:
 
 if TYPE_CHECKING:
     Columns = Mapping[str, str]
-    Described = Mapping[str, Any] | str | Path
-    Joins = Sequence[Join | str | Path | Any]
+    Described = Any
+    Joins = Sequence[Any]
     Number = Any
     Numbers = Any
     Answers = Any
@@ -204,10 +204,10 @@ def prepare_catalogue(
     }
     by_position = [read_join(table, "sky", 2.0 if within is None else within) for table in match]
     settings = TableSettings(
-        preset=cast(Any, preset),
+        preset=preset,
         joins=[*join, *by_position, *(read_join(table, "nearest", LARGEST_RADIUS) for table in nearest)],
         columns={**(columns or {}), **without_none(named)},
-        tree=cast(Any, tree),
+        tree=tree,
         psf_fwhm=psf_fwhm,
         keep=keep,
         cosmology=cosmology,
