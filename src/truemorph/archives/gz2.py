@@ -35,8 +35,8 @@ _IMAGE_COLUMNS = {
 }
 
 
-def fetch(session: Session, known: dict[str, Address], out: Path, *, images: bool = True) -> Fetched:
-    """Fetch the tables as published and, with `images`, the zip file of 3.4 GB.
+def fetch(session: Session, known: dict[str, Address], out: Path, *, no_images: bool = False) -> Fetched:
+    """Fetch the tables as published and, unless `no_images`, the zip file of 3.4 GB.
 
     It is unpacked to images/<asset_id>.jpg; images.parquet has a row per object: objid (int64), image, sample.
     """
@@ -46,7 +46,7 @@ def fetch(session: Session, known: dict[str, Address], out: Path, *, images: boo
     for name, file in _TABLES.items():
         download(session, known[name], out / file)
         counts[f"{file}, bytes"] = (out / file).stat().st_size
-    if images:
+    if not no_images:
         download(session, known["gz2.images"], out / ZIP)
         names = unzip(out / ZIP, out, _IMAGE)
         listed, findings = _list_images(out, names, known["gz2.images"])

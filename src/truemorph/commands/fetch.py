@@ -84,21 +84,21 @@ def fetch_archive(
     """
     if not archives:
         raise InputError(f"name what to fetch: {', '.join(ARCHIVES)}")
-    arguments = {
-        "images": False if no_images else None,
-        "ids": ids,
-        "id": id,
-        "positions": positions,
-        "hips": tuple(hips) or None,
-        "fov": fov,
-        "pixels": pixels,
-    }
-    options = without_none(arguments)
+    options = without_none(
+        {
+            "no_images": no_images or None,
+            "ids": ids,
+            "id": id,
+            "positions": positions,
+            "hips": tuple(hips) or None,
+            "fov": fov,
+            "pixels": pixels,
+        }
+    )
     for name in options:
         if not any(name in options_of(archive) for archive in archives):
             of = next(archive for archive in ARCHIVES if name in options_of(archive))
-            shown = "no_images" if name == "images" else name
-            raise InputError(f"`{shown}` is an option of fetch {of}, not of fetch {' '.join(archives)}")
+            raise InputError(f"`{name}` is an option of fetch {of}, not of fetch {' '.join(archives)}")
     results = []
     for archive in dict.fromkeys(archives):
         folder = out if out is None or len(archives) == 1 else out / archive
