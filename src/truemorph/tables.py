@@ -127,12 +127,12 @@ def frame_hash(frame: pl.DataFrame) -> str:
     return hashlib.sha256(frame.select(~(cs.nested() | cs.binary())).write_csv().encode()).hexdigest()
 
 
-def write_table(table: CatalogTable, path: PathLike, pieces: Iterable[pl.DataFrame] | None = None) -> Path:
+def write_table(table: Any, path: PathLike, pieces: Iterable[pl.DataFrame] | None = None) -> Path:
     """Write a table atomically, in the format given by the extension.
 
     Parameters
     ----------
-    table : CatalogTable
+    table : CatalogTable, or another table in memory
     path : path
         Extension as in `read_table`. Metadata, units and descriptions are kept in Parquet, ECSV, FITS and VOTable, but
         not in CSV. There, an apostrophe marks text that begins with = or @, which spreadsheets would run. Metadata are
@@ -159,7 +159,7 @@ def write_table(table: CatalogTable, path: PathLike, pieces: Iterable[pl.DataFra
     >>> read_table(path).units
     {'r': 'arcsec'}
     """
-    path, table = Path(path), table if isinstance(table, CatalogTable) else read_table(table)
+    path, table = Path(path), table if isinstance(table, CatalogTable) else _from_object(table)
     extension = table_extension(path)
     if pieces is not None and extension in (".parquet", *ASTROPY):
         table = replace(table, frame=pl.concat(pieces))
@@ -183,7 +183,7 @@ def write_table(table: CatalogTable, path: PathLike, pieces: Iterable[pl.DataFra
 def write_problems(problems: Sequence[tuple[str, str]], path: Path) -> None:
     """Write a table of galaxies that were left out: an id and a reason each."""
     columns = {"object_id": pl.String, "reason": pl.String}
-    write_table(CatalogTable(pl.DataFrame(problems, columns, orient="row")), path)
+    write_table(pl.DataFrame(problems, columns, orient="row"), path)
 
 
 def table_extension(path: Path) -> str:
@@ -435,11 +435,11 @@ def _arrow_array(column: Any) -> pa.Array:
     return pa.array(values, mask=np.asarray(column.mask) if hasattr(column, "mask") else None, from_pandas=False)
 
 
-def to_astropy(table: CatalogTable) -> Any:
-    """Return an astropy QTable with units and descriptions; missing values are masked."""
+def to_astropy(table: Any) -> Any:
+    """Return a table in memory as an astropy QTable with units and descriptions; missing values are masked."""
     from astropy.table import QTable
 
-    return QTable(_astropy_table(table))
+    return QTable(_astropy_table(_from_object(table)))
 
 
 def _astropy_table(table: CatalogTable) -> Any:

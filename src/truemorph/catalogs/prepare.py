@@ -356,7 +356,7 @@ def write_preparation(prepared: Preparation, out: PathLike) -> Preparation:
         if target.resolve() in {Path(file).resolve() for file in prepared.origins}:
             raise InputError(f"{target}: would overwrite an input file; choose another name (`out`)")
     write_table(prepared.catalogue, out)
-    write_table(CatalogTable(prepared.dropped), dropped)
+    write_table(prepared.dropped, dropped)
     write_file(sheet, datasheet(prepared.catalogue, out.name, prepared.origins, prepared.funnel, prepared.findings))
     return replace(prepared, out=out)
 

@@ -59,9 +59,9 @@ class Leaderboard(Result):
     def to_table(self) -> Any:
         """Return leaderboard.csv as a table: one row per world and method."""
         from truemorph.benchmark.page import scores_frame
-        from truemorph.tables import CatalogTable, to_astropy
+        from truemorph.tables import to_astropy
 
-        return to_astropy(CatalogTable(scores_frame(self.content["rows"], self.content["titles"])))
+        return to_astropy(scores_frame(self.content["rows"], self.content["titles"]))
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the balanced accuracy of each method in each world; returns matplotlib axes."""

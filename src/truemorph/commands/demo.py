@@ -35,7 +35,7 @@ from truemorph.simulate.annotate import vote_fractions
 from truemorph.simulate.pictures import CENTRAL_R90, write_jpegs
 from truemorph.simulate.population import at_resolution, simulate_galaxies
 from truemorph.simulate.survey import INTRINSIC, simulate_survey, survey_table
-from truemorph.tables import CatalogTable, read_table, write_table
+from truemorph.tables import read_table, write_table
 from truemorph.workers import worker_pool
 
 TRUE_THETA = 11.25
@@ -76,7 +76,7 @@ def write_simulated(
         votes = survey_table(population, fractions)
     # What a central crop of a large JPEG, made smaller, looks like: no artefacts of its own.
     write_jpegs(population, out / "images", size, seed, field=CENTRAL_R90, quality=95)
-    return write_table(CatalogTable(votes), out / "votes.csv"), population
+    return write_table(votes, out / "votes.csv"), population
 
 
 @validated

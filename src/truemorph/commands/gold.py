@@ -560,7 +560,7 @@ def export_gold(plan: Path, *, out: Path, images: Path | None = None) -> PlainRe
     names = [f"{number:06d}{path.suffix}" for number, path in enumerate(paths.values())]
     for name, path in zip(names, paths.values(), strict=True):
         write_file(out / name, read_image_file(path))
-    subjects = CatalogTable(pl.DataFrame({"image": names, "#object_id": list(paths)}))  # a hidden column of Zooniverse
+    subjects = pl.DataFrame({"image": names, "#object_id": list(paths)})  # a hidden column of Zooniverse
     manifest = write_table(subjects, out / "manifest.csv")
     text = f"{len(paths):,} galaxies for Zooniverse: upload {manifest} with the images beside it"
     values = {"out": str(manifest), "galaxies": len(paths), "findings": findings}

@@ -77,9 +77,9 @@ class Reproduction(Result):
 
     def to_table(self) -> Any:
         """Return Table 1: the bias metric of each label set here and in the paper."""
-        from truemorph.tables import CatalogTable, frame_of_rows, to_astropy
+        from truemorph.tables import frame_of_rows, to_astropy
 
-        return to_astropy(CatalogTable(frame_of_rows(self._rows)))
+        return to_astropy(frame_of_rows(self._rows))
 
     def plot(self, ax: Any = None) -> Any:
         """Draw Table 1: the bias metric here against the paper's; returns matplotlib axes."""

@@ -476,7 +476,7 @@ def write_plan(plan: GoldPlan, out: Path) -> GoldPlan:
     if (out / PLAN).exists():
         raise InputError(f"{out}: holds a plan already; choose another folder (`out`), or label its galaxies")
     written = replace(plan, out=out)
-    write_table(CatalogTable(written.frame), out / TABLE)
+    write_table(written.frame, out / TABLE)
     save_figure(written.plot().figure, out / "plan.png")
     content = written.to_dict() | {"table_sha256": file_hash(out / TABLE)}
     write_json(out / PLAN, content)  # last, because without this file the folder holds no plan

@@ -24,7 +24,7 @@ from truemorph.images.decode import central_crop, decode, pixel_batches, read_im
 from truemorph.images.degrade import degrade
 from truemorph.images.stretch import unstretch
 from truemorph.io import read_checked, write_json, written_whole
-from truemorph.tables import CatalogTable, write_problems, write_table
+from truemorph.tables import write_problems, write_table
 
 Source = Literal["better-images", "same-images", "literature"]
 SESSION, LEFT_OUT = "session.json", "left_out.csv"
@@ -183,7 +183,7 @@ def _twins(folder: Path, n: int, plan: pl.DataFrame, images: dict[str, Path], se
             with written_whole(folder / names[number]) as partial:
                 Image.fromarray(twin).save(partial, format="PNG")
         table = chosen.with_columns(twin_alpha=pl.Series(lower), image=pl.Series(names))
-        write_table(CatalogTable(table), made)
+        write_table(table, made)
     table = read_twins(folder)
     if n not in (0, table.height):
         raise InputError(f"{folder}: has {table.height} twins already, not {n}; leave their number out (`twins`)")

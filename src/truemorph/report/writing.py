@@ -34,7 +34,7 @@ from truemorph.report.tables import (
     settings_table,
 )
 from truemorph.results import Result, between, percent, text_table
-from truemorph.tables import CatalogTable, to_astropy, write_table
+from truemorph.tables import to_astropy, write_table
 
 
 @dataclass(frozen=True, repr=False)
@@ -67,7 +67,7 @@ class ReportResult(Result):
     def to_table(self) -> Any:
         """Return Table 1 of the first question; without galaxies its fractions."""
         first = self.evidence[0]
-        return to_astropy(CatalogTable(first.table if first.has_galaxies else first.correction))
+        return to_astropy(first.table if first.has_galaxies else first.correction)
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the corrected fractions of the first question; returns matplotlib axes."""
@@ -127,7 +127,7 @@ def make_report(
     )
     write_illustrations([*page.figures, *(changed[0].drawn() if changed else ())], files / "figures")
     for listed in changed:
-        write_table(CatalogTable(listed.listed()), files / listed.file)
+        write_table(listed.listed(), files / listed.file)
     write_page(page, out)
     of_page = {"out": str(out), "headline": page.headline, "answer": page.answer, "verdict": page.verdict}
     of_questions = {"fractions": rows, "questions": [_told(evidence) for evidence in every]}

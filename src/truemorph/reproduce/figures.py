@@ -41,7 +41,7 @@ from truemorph.reproduce.stages import (
     rows_digest,
 )
 from truemorph.reproduce.table1 import all_labels, measured, sersic_indices
-from truemorph.tables import CatalogTable, read_table, write_table
+from truemorph.tables import read_table, write_table
 
 CHANGED, VERDICTS, KINDS = "changed.csv", "verdicts.csv", ("arms", "lenticular", "unclear")
 COLOUR = "u_r"
@@ -101,7 +101,7 @@ def _list_changed(work: Work, folder: Path) -> Values:
     width = FIELD_R90 * pl.col("petroR90_r") if "petroR90_r" in frame.columns else pl.lit(None, pl.Float64)
     chosen = frame.filter(pl.col(GZ2B) == SMOOTH, pl.col(DDB) == DISK).select(*own, fov=width, p_disk=f"p {DDB}")
     chosen = chosen.sort("p_disk", "object_id", descending=[True, False])
-    write_table(CatalogTable(chosen), folder / CHANGED)
+    write_table(chosen, folder / CHANGED)
     return {"changed": chosen.height, "places": "ra" in own and "dec" in own}
 
 
