@@ -58,7 +58,7 @@ _ABOUT_SURVEY = (
 
 
 def write_simulated(
-    out: Path, galaxies: int, seed: int, size: int = 64, question: str | None = None
+    out: Path, galaxies: int, seed: int, size: int, question: str | None = None
 ) -> tuple[Path, pl.DataFrame]:
     """Write `images/<id>.jpg` and `votes.csv`, as Galaxy Zoo 2's and with the truth; return its path, and all galaxies.
 

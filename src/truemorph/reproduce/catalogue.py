@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -116,7 +116,7 @@ def _prepared(work: Work) -> Preparation:
     return replace(prepared, catalogue=replace(prepared.catalogue, frame=frame))
 
 
-def _simulated(work: Work, metadata: Mapping[str, Any]) -> list[Finding]:
+def _simulated(work: Work, metadata: Values) -> list[Finding]:
     """Return the finding that these galaxies are simulated, by their catalogue, or by where they were fetched."""
     fetched = () if work.inputs.table is not None else ("gz2", "sdss", "simard")
     if not (metadata.get("simulated") or any(is_local(work.data / name) for name in fetched)):
