@@ -59,4 +59,4 @@ def export_model(model: Model, out: Path) -> PlainResult:
         shutil.copytree(folder, partial / EXPORTED, ignore=shutil.ignore_patterns(".*"))
         partial.rename(out)
     size = sum(path.stat().st_size for path in out.rglob("*"))
-    return PlainResult(f"wrote {out} ({size / 1e6:.0f} MB)", {"out": str(out), "bytes": size})
+    return PlainResult(f"wrote {out} ({size / 1e6:.0f} MB)", {"out": out, "bytes": size})

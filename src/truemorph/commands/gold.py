@@ -224,7 +224,7 @@ def collect_gold(
         header[header.index("unclear")] = "can't tell"
         lines += ["", *text_table(header, rows)]
     values = {
-        "plan": str(plan),
+        "plan": plan,
         "gold_source": session.source,
         "galaxies": galaxies,
         "annotators": annotators.to_dicts(),
@@ -287,10 +287,10 @@ class GoldImport(Result):
         counts = self.classes
         return plain(
             {
-                "out": str(self.out),
+                "out": self.out,
                 "gold": sum(counts.values()),
                 **(counts if self.question is None else {"question": self.question, "classes": counts}),
-                "uncertain": int((self.catalogue.frame[uncertain] > 0).sum()),
+                "uncertain": (self.catalogue.frame[uncertain] > 0).sum(),
                 "agreement": self.agreement,
                 "findings": self.findings,
             }
@@ -563,5 +563,5 @@ def export_gold(plan: Path, *, out: Path, images: Path | None = None) -> PlainRe
     subjects = pl.DataFrame({"image": names, "#object_id": list(paths)})  # a hidden column of Zooniverse
     manifest = write_table(subjects, out / "manifest.csv")
     text = f"{len(paths):,} galaxies for Zooniverse: upload {manifest} with the images beside it"
-    values = {"out": str(manifest), "galaxies": len(paths), "findings": findings}
+    values = {"out": manifest, "galaxies": len(paths), "findings": findings}
     return PlainResult(text, values, findings)

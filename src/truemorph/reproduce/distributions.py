@@ -39,7 +39,7 @@ def cumulative(values: np.ndarray) -> dict[str, np.ndarray]:
 def share_above(index: np.ndarray) -> tuple[float, float]:
     """Fraction of Sérsic indices above the boundary, and its error."""
     share = float(np.mean(index > SERSIC_BOUNDARY))
-    return share, float(proportion_error(share, index.size))
+    return share, proportion_error(share, index.size)
 
 
 @dataclass(frozen=True)

@@ -143,12 +143,7 @@ def _pairs_settings(work: Work) -> Values:
     if not folder.is_dir():
         places = "" if changed["places"] else " (and columns ra, dec)"
         raise Lacks(f"HST images{places}: truemorph fetch hst --positions {listed} --out {ours}, or `better`")
-    return {
-        "changed": changed,
-        "folder": str(folder),
-        "files": files_digest(folder, table["better"]),
-        "rows": table.rows(),
-    }
+    return {"changed": changed, "folder": folder, "files": files_digest(folder, table["better"]), "rows": table.rows()}
 
 
 def _make_pairs(work: Work, folder: Path) -> Values:
@@ -160,7 +155,7 @@ def _make_pairs(work: Work, folder: Path) -> Values:
     return {
         "changed": work.result("changed")["changed"],
         "with_better": table.height,
-        "verdicts": {kind: int((table["verdict"] == kind).sum()) for kind in KINDS},
+        "verdicts": {kind: (table["verdict"] == kind).sum() for kind in KINDS},
     }
 
 
@@ -248,7 +243,7 @@ def colour_magnitude(work: Work) -> list[Illustration]:
             place = row["M_r"], row[COLOUR]
             axes.annotate(row["letter"], place, fontsize=11, weight="bold", ha="center", va="center")
     axes.axhline(_EARLY_OR_LATE, color=GREY, lw=0.8, ls=":")
-    low, high = (np.quantile(frame[COLOUR], q) for q in (0.002, 0.998))
+    low, high = np.quantile(frame[COLOUR], (0.002, 0.998))
     axes.set(xlabel="$M_r$ (mag)", ylabel="$u - r$ (mag)", ylim=(low - 0.2, high + 0.2))
     axes.legend(frameon=False, fontsize=8, loc="upper right")
     text = (

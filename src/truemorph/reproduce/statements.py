@@ -52,7 +52,7 @@ class Statement(NamedTuple):
         """
         first, values = trainings[0], np.array([difference.value for difference in trainings])
         scatter = values.std(ddof=1) if len(values) > 1 else 0.0
-        value, error = values.mean(), float(np.hypot(np.mean([training.error for training in trainings]), scatter))
+        value, error = values.mean(), np.hypot(np.mean([training.error for training in trainings]), scatter)
         if first.equal:
             inside, outside = abs(value) + 2 * error <= TOLERANCE, abs(value) - 2 * error > TOLERANCE
         else:
@@ -81,7 +81,7 @@ def _table_1(table: Values, rows: dict[str, Values]) -> Iterator[Difference]:
             paper = with_error(sign * entry["paper"], entry["paper_stderr"], "+.3f")
             if not equal and abs(entry["paper"]) <= 2 * entry["paper_stderr"]:
                 paper += ", within two errors"
-            of_networks = bool({*pair} & {*NETWORKS})
+            of_networks = not {*pair}.isdisjoint(NETWORKS)
             value = sign * entry["difference"]
             yield Difference(text, "3.1, Table 1", value, entry["stderr"], paper, equal, of_networks)
     # Errors are added in quadrature, as if the galaxies were independent.
@@ -104,16 +104,16 @@ def _table_1(table: Values, rows: dict[str, Values]) -> Iterator[Difference]:
 
 def _minus(first: tuple[float, float], second: tuple[float, float]) -> tuple[float, float]:
     """Return the difference of two independent values with errors, and its error."""
-    return first[0] - second[0], float(np.hypot(first[1], second[1]))
+    return first[0] - second[0], np.hypot(first[1], second[1])
 
 
 def _mean(values: np.ndarray) -> tuple[float, float]:
     """Return the mean of values, and its error."""
-    return float(values.mean()), float(values.std(ddof=1) / np.sqrt(values.size))
+    return values.mean(), values.std(ddof=1) / np.sqrt(values.size)
 
 
 def _binomial(share: float, n: float) -> float:
-    return float(np.sqrt(share * (1 - share) / n))
+    return np.sqrt(share * (1 - share) / n)
 
 
 def _score(row: Values, score: str) -> tuple[float, float]:
@@ -149,9 +149,9 @@ def _halves(explanation: Explanation) -> tuple[np.ndarray, np.ndarray]:
 def _contrast(rings: np.ndarray) -> tuple[float, float]:
     """Return the range of the mean profile of N galaxies, shape (N, B), in units of its mean, and its error."""
     mean = rings.mean(axis=0)
-    value = float(np.ptp(mean) / mean.mean())
+    value = np.ptp(mean) / mean.mean()
     of_each = rings[:, mean.argmax()] - rings[:, mean.argmin()] - value * rings.mean(axis=1)
-    return value, _mean(of_each)[1] / float(mean.mean())
+    return value, _mean(of_each)[1] / mean.mean()
 
 
 def of_maps(maps: Mapping[str, Mapping[str, Explanation]], usable: set[str]) -> Iterator[Difference]:

@@ -185,18 +185,18 @@ def compare_pairs(measurement: Measured, tree: BiasTree) -> list[Values]:
     for (earlier, first), (later, second) in combinations(measurement.sets.items(), 2):
         both = first.known & second.known
         apart = _resampled(tree, second, both) - _resampled(tree, first, both)
-        difference = float(apart[0]) if np.isfinite(apart[0]) else None
+        difference = apart[0]
         paper = TABLE_1[later].cv18 - TABLE_1[earlier].cv18
-        paper_error = float(np.hypot(TABLE_1[later].stderr, TABLE_1[earlier].stderr))
+        paper_error = np.hypot(TABLE_1[later].stderr, TABLE_1[earlier].stderr)
         same, two_classes = None, not (one_class(first) or one_class(second))
-        if two_classes and tree.intrinsic is not None and abs(paper) > paper_error and difference is not None:
+        if two_classes and tree.intrinsic is not None and abs(paper) > paper_error and np.isfinite(difference):
             same = (difference > 0) == (paper > 0)
         pair = {
             "earlier": earlier,
             "later": later,
-            "galaxies": int(both.sum()),
+            "galaxies": both.sum(),
             "difference": difference,
-            "stderr": float(np.nanstd(apart[1:])) if np.isfinite(apart[1:]).any() else None,
+            "stderr": np.nanstd(apart[1:]) if np.isfinite(apart[1:]).any() else None,
             "paper": paper,
             "paper_stderr": paper_error,
             "as_in_the_paper": same,
@@ -243,7 +243,7 @@ def _make_table(work: Work, folder: Path) -> Values:
         "bins": measurement.tree.bins,
         "bootstrap": measurement.tree.bootstrap,
         "galaxies": measurement.frame.height,
-        "gold": sum(int(truth.known.sum()) for truth in measurement.truths.values()),
+        "gold": sum(truth.known.sum() for truth in measurement.truths.values()),
         "alpha": work.catalogue().metadata["alpha"],
         "rows": rows,
         "pairs": pairs,

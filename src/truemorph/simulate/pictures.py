@@ -232,15 +232,15 @@ def _add_surroundings(light: np.ndarray, pixel: float, side: float, galaxy: Gala
     for other in _magnitudes(rng, area, _GALAXIES, _GALAXY_SLOPE):
         colour = rng.normal(0.8, 0.25)
         radius = float(np.clip(1.3 * 10 ** (-0.12 * (other - 20)) * rng.lognormal(0, 0.3), 0.3, 4))
-        shape = (float(rng.choice([1.0, 2.5])), radius, float(rng.uniform(0.3, 1.0)), float(rng.uniform(0, np.pi)))
+        shape = (float(rng.choice([1.0, 2.5])), radius, rng.uniform(0.3, 1.0), rng.uniform(0, np.pi))
         x, y = place(1)[:, 0]
         _add_galaxy(light, pixel, x, y, _fluxes(other, colour, 0.45 * colour), shape)
     if rng.random() < _COMPANIONS:
         # The companion is similar to the central galaxy.
         distance, towards = rng.uniform(1.5, 6) * galaxy["r50"] / pixel, rng.uniform(0, 2 * np.pi)
         fainter = rng.exponential(1.2) + 0.3
-        radius = float(galaxy["r50"] * 10 ** (-0.12 * fainter) * rng.lognormal(0, 0.25))
-        shape = (float(rng.choice([1.0, 3.0])), radius, float(rng.uniform(0.25, 1.0)), float(rng.uniform(0, np.pi)))
+        radius = galaxy["r50"] * 10 ** (-0.12 * fainter) * rng.lognormal(0, 0.25)
+        shape = (float(rng.choice([1.0, 3.0])), radius, rng.uniform(0.25, 1.0), rng.uniform(0, np.pi))
         x, y = middle + distance * np.cos(towards), middle + distance * np.sin(towards)
         colour = galaxy["g_r_disk"] if galaxy["bulge_fraction"] < 0.5 else galaxy["g_r_bulge"]
         fluxes = _fluxes(galaxy["magnitude"] + fainter, colour + rng.normal(0, 0.12), 0.35)
