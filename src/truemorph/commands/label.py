@@ -145,8 +145,8 @@ def label_galaxies(
     return label_table(
         _labeller(model, device),
         LabelOptions(
-            source,
-            out,
+            source=source,
+            out=out,
             transition=None if transition is None else transition_described(transition),
             observed=observed,
             id_column=id,
@@ -155,7 +155,7 @@ def label_galaxies(
             keep=tuple(copy),
             tiles=tiles,
             bands=tuple(bands),
-            size=size,
+            size=size or "",
             zero_point=zero_point,
             convert=convert,
             hats=hats,

@@ -135,24 +135,17 @@ def _other_batches(part: Part, labelled: set[Any], size: int) -> Iterator[Rows]:
             yield Rows(rows.frame[chosen], [rows.images[row] for row in chosen])
 
 
-@dataclass(frozen=True)
-class LabelOptions:
+@dataclass(frozen=True, kw_only=True)
+class LabelOptions(SourceOptions):
     """What is labelled, with what, and where labels go; see `truemorph.label_galaxies`."""
 
     source: Any
     out: PathLike
     transition: dict[str, Any] | None = None
     observed: Any = None
-    id_column: str | None = None
-    image_column: str | None = None
-    images: PathLike | None = None
-    keep: tuple[str, ...] = ()
-    tiles: Any = None
     bands: tuple[str, ...] = ()
-    size: str | None = None
     zero_point: float | None = None
     convert: bool = False
-    hats: bool = False
     engine: EngineName = "auto"
     precision: Precision = "auto"
     gate: PathLike | None = None
@@ -186,16 +179,16 @@ class LabelOptions:
         usual = trained or {}
         size = self.size or usual.get("size")
         bands = self.bands or tuple(usual.get("bands", ()))
-        if size is None:
+        if not size:
             raise InputError("give the `size` of cut-outs, such as 40arcsec, or an expression, such as 6 * radius")
         return for_model(open_tiles(self.tiles, bands, self.zero_point), trained, self.convert), size
 
     def opened(self, model: Classifier | Estimated, survey: Tiles | None, size: str) -> Source:
         """Open the source."""
-        out, images = Path(self.out), None if self.images is None else Path(self.images)
-        if not model.uses_images:  # unused; the catalogue's may be elsewhere
-            images = self.path.parent
-        options = SourceOptions(self.id_column, self.image_column, images, self.keep, survey, size, self.hats)
+        out = Path(self.out)
+        # A model of columns uses no images, and the catalogue's may be elsewhere.
+        images = self.images if model.uses_images else self.path.parent
+        options = replace(self, images=images, tiles=survey, size=size)
         return open_source(self.source, options, [out, out.with_name(f"{out.stem}.problems.csv"), parts_folder(out)])
 
 

@@ -23,7 +23,7 @@ from truemorph.catalogs.positions import position_columns, positions_of
 from truemorph.classifiers.engines import GATE_IMAGES, Proof
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError, nearest, reason
-from truemorph.images.tiles import Tiles, cutout_sizes, size_columns
+from truemorph.images.tiles import cutout_sizes, size_columns
 from truemorph.io import shown_path
 from truemorph.labelling.hats import PARTITION, check_partitions, properties_of
 from truemorph.labelling.parts import (
@@ -71,13 +71,13 @@ class SourceOptions:
     image_column: str | None = None
     images: Path | None = None  # folder of relative paths in a list or table, by default its own
     keep: tuple[str, ...] = ()  # columns of a table to copy to the labels
-    tiles: Tiles | None = None  # from which images are cut out
+    tiles: Any = None  # `Tiles` from which images are cut out
     size: str = ""  # of cut-outs (`cutout_sizes`)
-    positions: bool = False  # whether columns of positions are copied too
+    hats: bool = False  # whether columns of positions are copied too, which HATS needs
 
     def copied(self, names: Sequence[str], path: Path) -> tuple[str, ...]:
-        """Return the columns to copy, with those of positions, which HATS needs, if they are wanted."""
-        if not self.positions:
+        """Return the columns to copy, with those of positions for HATS."""
+        if not self.hats:
             return self.keep
         return tuple(dict.fromkeys([*self.keep, *position_columns(names, str(path))]))
 
@@ -88,7 +88,7 @@ def open_source(source: Any, options: SourceOptions | None = None, but: Collecti
     `but` are result files, which are ignored.
     """
     options = options or SourceOptions()
-    tiles, has_columns = options.tiles, options.keep or options.tiles or options.positions
+    tiles, has_columns = options.tiles, options.keep or options.tiles or options.hats
     if not isinstance(source, str | os.PathLike):
         return _table(source, Path(name_of(source)), options)
     path = Path(source)

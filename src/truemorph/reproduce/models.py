@@ -224,7 +224,7 @@ def _train(
         else:
             train_on_catalogue(run, catalogue)
     model = load(folder / MODEL)
-    label_table(model, LabelOptions(work.file("catalogue", labelled), folder / LABELS), max_bad=1.0)
+    label_table(model, LabelOptions(source=work.file("catalogue", labelled), out=folder / LABELS), max_bad=1.0)
     history = folder / MODEL / "history.csv"
     return {
         "model_hash": model.model_hash,
