@@ -370,12 +370,12 @@ def differences(cutouts: dict[str, Any], model: dict[str, Any]) -> list[str]:
     return other
 
 
-def for_model(tiles: Tiles, model: dict[str, Any] | None, convert: bool) -> Tiles:
-    """Return tiles whose cut-outs are as those that a model was trained on (`Tiles.to_dict`), with findings.
+def for_model(tiles: Tiles, model: dict[str, Any], convert: bool) -> Tiles:
+    """Return tiles whose cut-outs are as those that a model was trained on (`Tiles.to_dict`, or none), with findings.
 
     Values are converted to the model's zero point. Other bands or pixel scales are an InputError, unless `convert`.
     """
-    if model is None:
+    if not model:
         message = "The model was not trained on tiles, so their bands, pixel scale and stretch can't be compared."
         action = "Check them on images with gold labels, or train on cut-outs of these tiles (`truemorph prepare`)."
         return replace(tiles, findings=(*tiles.findings, Finding("tiles-not-compared", "caution", message, action)))

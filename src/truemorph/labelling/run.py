@@ -175,10 +175,9 @@ class LabelOptions(SourceOptions):
             return None, ""
         if not model.uses_images:
             raise InputError("this model uses columns, not images; leave out `tiles`")
-        trained = model.trained_on.get("cutouts")
-        usual = trained or {}
-        size = self.size or usual.get("size")
-        bands = self.bands or tuple(usual.get("bands", ()))
+        trained = model.trained_on.get("cutouts") or {}
+        size = self.size or trained.get("size")
+        bands = self.bands or tuple(trained.get("bands", ()))
         if not size:
             raise InputError("give the `size` of cut-outs, such as 40arcsec, or an expression, such as 6 * radius")
         return for_model(open_tiles(self.tiles, bands, self.zero_point), trained, self.convert), size
@@ -234,15 +233,14 @@ def _labeller(
 ) -> Labeller:
     """Return what computes labels, with an engine, and the columns that posteriors need."""
     used = tuple(map(transition_from_dict, curves))
-    names = tuple(observables_of(curve, transition) for curve, transition in zip(curves, used, strict=True))
+    names = tuple(map(observables_of, curves, used))
     every, catalogue = list(dict.fromkeys(chain(*names))), joined or inputs.table
     empty, source = catalogue.frame.clear(), catalogue.source
     numeric_columns(empty, every, source)  # fail early
     for transition in used:
         if isinstance(transition, TreeTransition):
             votes_at_gates(empty, transition.asked, source)
-    has_observed = joined is not None or inputs.prepared
-    columns = list(dict.fromkeys(["object_id", *(_columns_of_labels(model, used) if has_observed else ()), *every]))
+    columns = dict.fromkeys(["object_id", *_columns_of_labels(model, used), *every])
     proof = None
     if options.precision == "int8" and isinstance(model, Classifier):
         proof = proof_of(inputs if options.gate is None else open_source(options.gate), model.config)
@@ -251,8 +249,8 @@ def _labeller(
         engine_for(model, options.engine, options.precision, proof),
         transitions=used,
         observables=names,
-        observed=has_observed,
-        joined=None if joined is None else joined.frame.select(columns),
+        observed=joined is not None or inputs.prepared,
+        joined=None if joined is None else joined.frame.select(*columns),
         copied={column: inputs.table.frame.schema[column] for column in ("object_id", *inputs.keep)},
     )
 
@@ -335,7 +333,7 @@ def _columns_of_labels(model: Classifier | Estimated, transitions: Sequence[Tran
     questions = [transition.asked for transition in transitions if isinstance(transition, TreeTransition)]
     gates = [gate for asked in questions for gate in asked.questions]
     votes = [vote_column(gate.name, answer) for gate in gates for answer in gate.answers]
-    return list(dict.fromkeys([*(head.name("label") for head in model.heads), "alpha", "split", *votes]))
+    return [*(head.name("label") for head in model.heads), "alpha", "split", *votes]
 
 
 def _curves_for_posteriors(
