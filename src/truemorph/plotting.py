@@ -1,4 +1,4 @@
-"""Colours, axes, legends and literal text of all figures; matplotlib loads when one is drawn."""
+"""Colours, legends and literal text of all figures."""
 
 from __future__ import annotations
 
@@ -14,15 +14,6 @@ ALPHA = r"resolution $\alpha$ (radius / PSF width)"
 def plain_text(text: str) -> str:
     """Text that matplotlib draws as it is: a dollar sign begins no formula, an underscore hides no legend entry."""
     return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
-
-
-def axes_or_new(ax: Any, size: tuple[float, float] = (4.8, 3.6)) -> Any:
-    """Return the given matplotlib axes, or those of a new figure."""
-    if ax is not None:
-        return ax
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=size, layout="constrained").add_subplot()
 
 
 def legend(ax: Any, **options: Any) -> None:

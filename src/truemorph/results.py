@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from truemorph.errors import InputError
 from truemorph.findings import Finding
@@ -39,6 +39,7 @@ class Result(ABC):
     """
 
     findings: tuple[Finding, ...]
+    _figure_size: ClassVar[tuple[float, float]] = (4.8, 3.6)  # of a plot, inches
 
     @property
     def failure(self) -> str:
@@ -57,13 +58,15 @@ class Result(ABC):
     def to_table(self) -> QTable:
         """Return the result as an astropy table with units and descriptions."""
 
-    def plot(self, ax: Any = None) -> Any:
-        """Draw the result.
+    def plot(self, ax: Any = None, **options: Any) -> Any:
+        """Draw the result, as described in `draw`.
 
         Parameters
         ----------
         ax : matplotlib axes, optional
             Where to draw; a new figure if not given.
+        **options
+            Those of `draw`, if it has any.
 
         Returns
         -------
@@ -74,6 +77,15 @@ class Result(ABC):
         InputError
             If there is nothing to draw.
         """
+        if ax is None:
+            from matplotlib.figure import Figure
+
+            ax = Figure(figsize=self._figure_size, layout="constrained").add_subplot()
+        self.draw(ax, **options)
+        return ax
+
+    def draw(self, ax: Any) -> None:
+        """Draw the result on matplotlib axes."""
         raise InputError(f"a {type(self).__name__} has nothing to draw; use to_table() or summary()")
 
     def send(self, to: str | None = None) -> PlainResult:

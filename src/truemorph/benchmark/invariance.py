@@ -11,7 +11,6 @@ import numpy as np
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.images.degrade import degrade
-from truemorph.plotting import axes_or_new
 from truemorph.questions import SMOOTH_OR_DISK
 from truemorph.results import Result, quantity_table
 
@@ -71,13 +70,11 @@ class ResolutionDrift(Result):
         }
         return quantity_table({name: (getattr(self, name), "", text) for name, text in about.items()}, drift=self.drift)
 
-    def plot(self, ax: Any = None) -> Any:
-        """Draw the mean change of p against the factor; return matplotlib axes."""
-        ax = axes_or_new(ax)
+    def draw(self, ax: Any) -> None:
+        """Draw the mean change of p against the factor."""
         ax.errorbar(self.factors, self.shift, self.stderr, fmt="o-")
         ax.axhline(0, color="0.5", lw=1)
         ax.set(xlabel=r"factor by which $\alpha$ was lowered", ylabel=f"mean change of p({self.name})")
-        return ax
 
 
 def resolution_drift(

@@ -100,7 +100,7 @@ def draw_scores(
     titles: Mapping[str, str],
     label: str = "balanced accuracy (high is good)",
     metrics: Sequence[str] = _ACCURACY,
-) -> Any:
+) -> None:
     """Draw a score of every method, or another where it lacks that: a line a method, a marker a world."""
     worlds = _by_world(rows)
     methods = list(titles)
@@ -117,7 +117,6 @@ def draw_scores(
     panel.tick_params(axis="y", length=0)
     panel.grid(axis="x", color="0.85", lw=0.6)
     panel.set_axisbelow(True)
-    return panel
 
 
 def leaderboard_figure(rows: Rows, titles: Mapping[str, str], of: str = CLASSES[1]) -> Figure:

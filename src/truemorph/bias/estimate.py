@@ -210,10 +210,10 @@ class Estimate(Result):
             table["gold"].info.description = f"{self.curve.classes[DISK]} fraction of the galaxies with gold labels"
         return table
 
-    def plot(self, ax: Any = None) -> Any:
-        """Draw the observed and corrected fractions; returns matplotlib axes."""
+    def draw(self, ax: Any) -> None:
+        """Draw the observed and corrected fractions."""
         gold = {} if self.gold_fractions is None else {"gold labels": self.gold_fractions}
-        return plot_fractions(self.fractions, ax, gold, self.gold_stderr)
+        plot_fractions(self.fractions, ax, gold, self.gold_stderr)
 
     def figure(self) -> Any:
         """Return a matplotlib figure of the bias curve, class fractions and calibration."""
@@ -223,7 +223,8 @@ class Estimate(Result):
             raise InputError("this estimate was read from a file, without its galaxies; its figure lies beside it")
         figure = Figure(figsize=(11, 3.6), layout="constrained")
         curve, fraction, calibrated = figure.subplots(1, 3)
-        plot_fit(self.fit, curve, None if self.families is None else self.families.fits).set_title("Bias curve")
+        plot_fit(self.fit, curve, None if self.families is None else self.families.fits)
+        curve.set_title("Bias curve")
         self.plot(fraction).set_title(next(iter(self.fractions.ratios)).capitalize())
         self.calibration.plot(calibrated).set_title("Calibration of the fit")
         return figure

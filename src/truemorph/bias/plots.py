@@ -10,16 +10,16 @@ import numpy as np
 
 from truemorph.bias.binning import Bins, proportion_error
 from truemorph.bias.curves.transitions import DISK, SMOOTH
-from truemorph.plotting import ALPHA, BLACK, BLUE, GREY, ORANGE, RED, SKY, axes_or_new, legend, plain_text
+from truemorph.plotting import ALPHA, BLACK, BLUE, GREY, ORANGE, RED, SKY, legend, plain_text
 
 _BINS = 12
 
 
-def plot_fit(fit: Any, ax: Any, others: Mapping[str, Any] | None = None) -> Any:
+def plot_fit(fit: Any, ax: Any, others: Mapping[str, Any] | None = None) -> None:
     """Draw the labels and the bias curve; from labels alone with its range, beside other families as one band."""
-    ax = axes_or_new(ax)
     if fit.class_fractions.size != 2 or fit.sample.asked is not None:
-        return _plot_matrix(fit, ax)
+        _plot_matrix(fit, ax)
+        return
     first, second = fit.sample.classes
     alpha, has_gold = fit.sample.alpha, fit.sample.has_gold
     rows = fit.sample.gold == DISK if has_gold else np.ones(alpha.size, dtype=bool)
@@ -52,17 +52,15 @@ def plot_fit(fit: Any, ax: Any, others: Mapping[str, Any] | None = None) -> Any:
         ax.set(ylabel=f"fraction labelled {first}")
     ax.set(xlabel=ALPHA, ylim=(-0.02, 1.02), xlim=(0, float(np.quantile(alpha, 0.995))))
     legend(ax)
-    return ax
 
 
-def _plot_matrix(fit: Any, ax: Any) -> Any:
+def _plot_matrix(fit: Any, ax: Any) -> None:
     """Draw how often galaxies of each of K classes get another class as label."""
     right = np.diagonal(fit.transition.matrix(fit.sample.argument), axis1=1, axis2=2)
     for name, values in zip(fit.sample.classes, right.T, strict=True):
         ax.plot(*_binned_mean(fit.sample.alpha, 1 - values), label=plain_text(name))
     ax.set(xlabel=ALPHA, ylabel="fraction with another label", ylim=(-0.02, 1.02))
     legend(ax)
-    return ax
 
 
 def _binned_mean(alpha: np.ndarray, values: np.ndarray, points: int = 120) -> tuple[np.ndarray, np.ndarray]:
@@ -71,9 +69,8 @@ def _binned_mean(alpha: np.ndarray, values: np.ndarray, points: int = 120) -> tu
     return cut.middles, cut.means(values)
 
 
-def plot_fractions(result: Any, ax: Any, gold: Mapping[str, Any], gold_stderr: np.ndarray | None = None) -> Any:
+def plot_fractions(result: Any, ax: Any, gold: Mapping[str, Any], gold_stderr: np.ndarray | None = None) -> None:
     """Draw the fraction: observed, corrected with its error and range, and those of gold labels."""
-    ax = axes_or_new(ax)
     ranges = "95 % range" if result.method == "gold" else "range with systematics"
     shown, named, parts = result.ratios, result.columns, [(slice(None), "")]
     if result.edges.ndim == 3:  # a line for each part of the first column
@@ -104,7 +101,6 @@ def plot_fractions(result: Any, ax: Any, gold: Mapping[str, Any], gold_stderr: n
         ax.set_xticks(result.middles, map(plain_text, result.groups))
         ax.set_xlim(result.edges[0], result.edges[-1])
     legend(ax)
-    return ax
 
 
 # Colour, marker and line of each label set.
@@ -119,9 +115,8 @@ _STYLES = {
 
 def plot_label_sets(
     measure: str, results: Mapping[str, Any], fractions: Mapping[str, Any], quantity: str, ax: Any
-) -> Any:
+) -> None:
     """Draw the fraction of each label set in bins of α, with the bias metric in the legend."""
-    ax = axes_or_new(ax)
     alpha = fractions["alpha"]
     for name, result in results.items():
         value = np.asarray(fractions[name])
@@ -131,4 +126,3 @@ def plot_label_sets(
         ax.errorbar(alpha, value, error, color=color, marker=marker, ls=line, ms=4, lw=1.2, label=label)
     ax.set(xlabel=ALPHA, ylabel=quantity, ylim=(-0.02, 1.02))
     legend(ax, title=f"labels, {measure}", title_fontsize=9)
-    return ax

@@ -417,6 +417,6 @@ class PopulationFractions(Result):
             }
         return quantity_table(columns, method=self.method, assumption=self.assumption)
 
-    def plot(self, ax: Any = None, truth: Array | None = None) -> Any:
-        """Draw the observed and corrected fractions, and the truth if known; return matplotlib axes."""
-        return plot_fractions(self, ax, {} if truth is None else {"truth": truth})
+    def draw(self, ax: Any, truth: Array | None = None) -> None:
+        """Draw the observed and corrected fractions, and the truth if known."""
+        plot_fractions(self, ax, {} if truth is None else {"truth": truth})

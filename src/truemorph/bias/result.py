@@ -478,6 +478,6 @@ class TransitionFit(Result):
         """Return a table with one row per parameter; class fractions are the last."""
         return self.curve.to_table()
 
-    def plot(self, ax: Any = None) -> Any:
-        """Draw the bias curve with the binned labels (of gold labels of the second class); return matplotlib axes."""
-        return plot_fit(self, ax)
+    def draw(self, ax: Any) -> None:
+        """Draw the bias curve with the binned labels (of gold labels of the second class)."""
+        plot_fit(self, ax)

@@ -37,7 +37,6 @@ from truemorph.catalogs.rows import LABEL_RULE, check_sizes, choose_rows, unequa
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 from truemorph.io import FORMAT_VERSION, PathLike, write_file
-from truemorph.plotting import axes_or_new
 from truemorph.questions import Asked, Tree, read_tree
 from truemorph.results import Result, text_facts
 from truemorph.tables import CatalogTable, check_holds_metadata, name_of, read_table, to_astropy, write_table
@@ -115,16 +114,14 @@ class Preparation(Result):
         """Return the catalogue as an astropy table with units and descriptions."""
         return to_astropy(self.catalogue)
 
-    def plot(self, ax: Any = None) -> Any:
-        """Draw the distribution of α by label; returns matplotlib axes."""
-        ax = axes_or_new(ax)
+    def draw(self, ax: Any) -> None:
+        """Draw the distribution of α by label."""
         alpha, labels = (self.catalogue.frame[name].to_numpy() for name in ("alpha", "label"))
         edges = np.geomspace(max(alpha.min(), 0.1), max(alpha.max(), 0.2), 41)
         for k, name in enumerate(self.catalogue.metadata["classes"]):
             ax.hist(alpha[labels == k], bins=edges, histtype="step", label=f"labelled {name}")
         ax.set(xlabel=r"resolution $\alpha$", ylabel="galaxies", xscale="log")
         ax.legend(frameon=False)
-        return ax
 
 
 def prepare(

@@ -32,7 +32,6 @@ from truemorph.config import OBSERVED, RunConfig, run_toml
 from truemorph.errors import InputError, check_used, require_extra
 from truemorph.findings import Finding, unique
 from truemorph.io import plain, write_json
-from truemorph.plotting import axes_or_new
 from truemorph.results import Result, quantity_table, text_facts
 from truemorph.tables import CatalogTable, frame_hash, frame_of_rows, missing_in, numeric_columns, write_problems
 
@@ -99,16 +98,15 @@ class TrainingResult(Result):
             out=str(self.out),
         )
 
-    def plot(self, ax: Any = None) -> Any:
+    def draw(self, ax: Any) -> None:
         """Draw the held-out loss of each network against the epoch; logistic regression has nothing to draw."""
         if not self.model.history:
-            return super().plot(ax)
-        ax, history = axes_or_new(ax), frame_of_rows(self.model.history)
+            super().draw(ax)  # an InputError
+        history = frame_of_rows(self.model.history)
         for (member,), epochs in history.group_by("member", maintain_order=True):
             ax.plot(epochs["epoch"], epochs["held_out_loss"], label=f"member {member}")
         ax.set(xlabel="epoch", ylabel="held-out loss")
         ax.legend(frameon=False, fontsize=8)
-        return ax
 
 
 def train_on_catalogue(

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from truemorph.arguments import AtLeastOne, Names, Seed, validated
 from truemorph.errors import InputError
 from truemorph.findings import Finding
-from truemorph.plotting import axes_or_new, legend
+from truemorph.plotting import legend
 from truemorph.results import Result, number, text_facts, text_table
 
 
@@ -63,13 +63,14 @@ class Leaderboard(Result):
 
         return to_astropy(scores_frame(self.content["rows"], self.content["titles"]))
 
-    def plot(self, ax: Any = None) -> Any:
-        """Draw the balanced accuracy of each method in each world; returns matplotlib axes."""
+    _figure_size = 6.4, 5
+
+    def draw(self, ax: Any) -> None:
+        """Draw the balanced accuracy of each method in each world."""
         from truemorph.benchmark.page import draw_scores
 
-        ax = draw_scores(axes_or_new(ax, (6.4, 5)), self.content["rows"], self.content["titles"])
+        draw_scores(ax, self.content["rows"], self.content["titles"])
         legend(ax, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
-        return ax
 
 
 @validated

@@ -124,10 +124,10 @@ class BiasMeasurement(Result):
         table["labels"].info.description = "label set"
         return table
 
-    def plot(self, ax: Any = None) -> Any:
-        """Draw the fraction of each label set against α; returns matplotlib axes."""
+    def draw(self, ax: Any) -> None:
+        """Draw the fraction of each label set against α."""
         results = self.by_observable.get("alpha", self.results)
-        return plot_label_sets(self.measure, results, self.fractions_by_alpha, self.quantity, ax)
+        plot_label_sets(self.measure, results, self.fractions_by_alpha, self.quantity, ax)
 
 
 @validated

@@ -13,7 +13,7 @@ from pydantic import SkipValidation
 from truemorph.arguments import validated
 from truemorph.config import given_settings
 from truemorph.findings import Finding, unique
-from truemorph.plotting import BLUE, GREY, axes_or_new, legend
+from truemorph.plotting import BLUE, GREY, legend
 from truemorph.reproduce.options import Inputs, ReproduceOptions
 from truemorph.results import Result, text_facts, text_table, with_error
 
@@ -81,9 +81,8 @@ class Reproduction(Result):
 
         return to_astropy(frame_of_rows(self._rows))
 
-    def plot(self, ax: Any = None) -> Any:
-        """Draw Table 1: the bias metric here against the paper's; returns matplotlib axes."""
-        ax = axes_or_new(ax)
+    def draw(self, ax: Any) -> None:
+        """Draw Table 1: the bias metric here against the paper's."""
         rows = [row for row in self._rows if row["bootstrap_mean"] is not None]
         names = ("paper", "bootstrap_mean", "bootstrap_std", "paper_std")
         x, y, yerr, xerr = ([row[name] for row in rows] for name in names)
@@ -94,7 +93,6 @@ class Reproduction(Result):
         most = 1.1 * max([*x, *y], default=1.0)
         ax.set(xlabel="CV18 in the paper", ylabel="CV18 here", xlim=(0, most), ylim=(0, most))
         legend(ax)
-        return ax
 
 
 @validated

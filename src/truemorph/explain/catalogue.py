@@ -18,7 +18,6 @@ from truemorph.errors import InputError
 from truemorph.explain.profiles import PIXELS, RADIUS
 from truemorph.findings import Finding
 from truemorph.io import plain, save_as_pdf_and_png, write_json, written_whole
-from truemorph.plotting import axes_or_new
 from truemorph.results import Result
 from truemorph.tables import CatalogTable, numeric_columns, read_table, to_astropy, write_table
 
@@ -56,16 +55,14 @@ class ExplainResult(Result):
         """Return the mean intensity of maps against distance from the centre in pixels."""
         return to_astropy(read_table(self.out / "profiles_pixel.ecsv"))
 
-    def plot(self, ax: Any = None) -> Any:
-        """Draw mean intensity against distance from the centre, by predicted class; returns matplotlib axes."""
-        ax = axes_or_new(ax)
+    def draw(self, ax: Any) -> None:
+        """Draw mean intensity against distance from the centre, by predicted class."""
         for name, explanation in self.explanations.items():
             for group in explanation.classes:
                 rings = group.rings[PIXELS]
                 ax.plot(rings.middles, rings.average.mean, label=f"{name}, predicted {group.name}")
         ax.set(xlabel="distance from the centre (pixels)", ylabel="mean intensity of maps")
         ax.legend(frameon=False, fontsize=8)
-        return ax
 
 
 def write_explanations(

@@ -34,7 +34,7 @@ from truemorph.findings import Finding
 from truemorph.gold.choices import choices_of, choices_of_label
 from truemorph.gold.strata import Strata, rank_among_equal
 from truemorph.io import file_hash, plain, read_checked, save_figure, write_json
-from truemorph.plotting import BLUE, GREY, axes_or_new
+from truemorph.plotting import BLUE, GREY
 from truemorph.questions import Asked, Quantity, Tree
 from truemorph.results import Result, quantity_table, text_facts, text_table
 from truemorph.tables import CatalogTable, missing_in, numeric_columns, read_columns, write_table
@@ -137,9 +137,8 @@ class GoldPlan(Result):
         }
         return quantity_table({name: (self.selected[name].to_list(), "", text) for name, text in about.items()})
 
-    def plot(self, ax: Any = None) -> Any:
-        """Draw the largest error against the number of labels; returns matplotlib axes."""
-        ax = axes_or_new(ax)
+    def draw(self, ax: Any) -> None:
+        """Draw the largest error against the number of labels."""
         labels = self.comparison["labels"]
         ax.plot(labels, self.comparison["random"], "s--", color=GREY, label="random choice")
         ax.plot(labels, self.comparison["planned"], "D-", color=BLUE, label="planned choice")
@@ -147,7 +146,6 @@ class GoldPlan(Result):
         ax.set(xscale="log", xlabel="number of gold labels", ylabel=f"largest predicted error of the {self.quantity}")
         ax.set_ylim(bottom=0)
         ax.legend(frameon=False)
-        return ax
 
 
 def _by_curve(

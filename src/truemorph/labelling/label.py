@@ -19,7 +19,6 @@ from truemorph.labelling.estimated import Estimated
 from truemorph.labelling.output import Counts, Results
 from truemorph.labelling.parts import NO_INPUT
 from truemorph.labelling.run import Labelling, LabelOptions, no_observed, open_labelling
-from truemorph.plotting import axes_or_new
 from truemorph.progress import progress, tell
 from truemorph.questions import columns_of
 from truemorph.results import Result
@@ -74,12 +73,11 @@ class LabelReport(Result):
         """Read the labels as an astropy table with units and descriptions."""
         return to_astropy(read_table(self.out))
 
-    def plot(self, ax: Any = None) -> Any:
-        """Draw the distribution of p of the second class; returns matplotlib axes."""
-        ax, column = axes_or_new(ax), columns_of("p", self.classes)[1]
+    def draw(self, ax: Any) -> None:
+        """Draw the distribution of p of the second class."""
+        column = columns_of("p", self.classes)[1]
         ax.hist(read_table(self.out).frame[column].drop_nulls().to_numpy(), bins=np.linspace(0, 1, 41))
         ax.set(xlabel=f"p({self.classes[1]})", ylabel="galaxies")
-        return ax
 
 
 def label_table(

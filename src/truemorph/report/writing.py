@@ -69,9 +69,9 @@ class ReportResult(Result):
         first = self.evidence[0]
         return to_astropy(first.table if first.has_galaxies else first.correction)
 
-    def plot(self, ax: Any = None) -> Any:
-        """Draw the corrected fractions of the first question; returns matplotlib axes."""
-        return self.evidence[0].estimate.plot(ax)
+    def draw(self, ax: Any) -> None:
+        """Draw the corrected fractions of the first question."""
+        self.evidence[0].estimate.draw(ax)
 
 
 def make_report(

@@ -22,7 +22,7 @@ from truemorph.bias.regression.maximum import differences
 from truemorph.bias.result import TransitionFit
 from truemorph.bias.sample import Sample
 from truemorph.findings import Finding
-from truemorph.plotting import BLUE, GREY, ORANGE, RED, SKY, axes_or_new, legend, plain_text
+from truemorph.plotting import BLUE, GREY, ORANGE, RED, SKY, legend, plain_text
 from truemorph.results import Result, quantity_table
 
 # Largest number of bins, and Σ p (1 - p) in each: about the smaller of the numbers of both outcomes.
@@ -106,9 +106,10 @@ class Calibration(Result):
             p_value=self.p_value,
         )
 
-    def plot(self, ax: Any = None) -> Any:
-        """Draw observed against fitted probability; return matplotlib axes."""
-        ax = axes_or_new(ax, (4.2, 3.8))
+    _figure_size = 4.2, 3.8
+
+    def draw(self, ax: Any) -> None:
+        """Draw observed against fitted probability."""
         ax.plot([0, 1], [0, 1], color=GREY, lw=1, ls="--", label=f"perfect calibration (p = {self.p_value:.2g})")
         kinds = dict.fromkeys(self.what)
         for kind, color, marker in zip(kinds, cycle((BLUE, ORANGE, RED, SKY)), cycle("os^vD<>")):
@@ -120,7 +121,6 @@ class Calibration(Result):
             legend(ax)
         else:
             ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=7)
-        return ax
 
 
 @dataclass(frozen=True)

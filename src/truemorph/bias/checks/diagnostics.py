@@ -145,12 +145,12 @@ class FamilyComparison(Result):
             for name in self.in_order
         ]
 
-    def plot(self, ax: Any = None) -> Any:
-        """Draw the best family, and the others as a band, over the data; returns matplotlib axes."""
+    def draw(self, ax: Any) -> None:
+        """Draw the best family, and the others as a band, over the data."""
         best = self.fits[self.best]
         if isinstance(best, FittedCurve):
             raise InputError("these fits were read from a file, without their galaxies; their figure lies beside it")
-        return plot_fit(best, ax, self.fits)
+        plot_fit(best, ax, self.fits)
 
 
 def compare_families(

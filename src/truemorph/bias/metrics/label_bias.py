@@ -25,7 +25,7 @@ from truemorph.bias.sample import check_whole
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import plain
-from truemorph.plotting import BLUE, GREY, SKY, axes_or_new
+from truemorph.plotting import BLUE, GREY, SKY
 from truemorph.progress import progress
 from truemorph.results import Result, quantity_table, text_table
 
@@ -135,16 +135,16 @@ class BiasResult(Result):
         columns = {name: ([getattr(self, name)], "", about) for name, about in numbers.items()}
         return quantity_table(columns, measure=self.measure)
 
-    def plot(self, ax: Any = None) -> Any:
-        """Draw value, bootstrap, floor and excess as one bar each; returns matplotlib axes."""
-        ax = axes_or_new(ax, (4.2, 2.6))
+    _figure_size = 4.2, 2.6
+
+    def draw(self, ax: Any) -> None:
+        """Draw value, bootstrap, floor and excess as one bar each."""
         names = ["value\n(point: bootstrap)", "floor", "above floor"]
         ax.barh(names, [self.value, self.floor, self.excess], color=[GREY, SKY, BLUE], height=0.6)
         if np.isfinite(self.bootstrap_mean):
             ax.errorbar([self.bootstrap_mean], names[:1], xerr=[self.bootstrap_std], fmt="ko", ms=4)
         ax.invert_yaxis()
         ax.set(xlabel=f"{self.measure} (rms deviation of class fractions)", xlim=(0, None))
-        return ax
 
 
 def _class_indicators(labels: np.ndarray) -> np.ndarray:
