@@ -36,7 +36,7 @@ from truemorph.catalogs.question_gold import gold_of_label, gold_of_question, is
 from truemorph.catalogs.rows import LABEL_RULE, check_sizes, choose_rows, unequal_votes
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
-from truemorph.io import FORMAT_VERSION, PathLike, write_file
+from truemorph.io import FORMAT_VERSION, PathLike, plain, write_file
 from truemorph.questions import Asked, Tree, read_tree
 from truemorph.results import Result, text_facts
 from truemorph.tables import CatalogTable, check_holds_metadata, name_of, read_table, to_astropy, write_table
@@ -93,22 +93,23 @@ class Preparation(Result):
         """Return plain values, for JSON."""
         frame, metadata = self.catalogue.frame, self.catalogue.metadata
         labels = frame["label"].to_numpy()
-        return {
-            "out": None if self.out is None else str(self.out),
+        values = {
+            "out": self.out,
             "funnel": dict(self.funnel),
-            "labels": {name: int((labels == k).sum()) for k, name in enumerate(metadata["classes"])},
+            "labels": {name: (labels == k).sum() for k, name in enumerate(metadata["classes"])},
             "definition": metadata["definition"],
             "questions": {
                 name: dict(sorted(frame[label_column(name)].value_counts().rows()))
                 for name in metadata.get("questions", ())
             },
             "splits": dict(sorted(frame["split"].value_counts().rows())),
-            "with_image": int(frame["image"].is_not_null().sum()),
+            "with_image": frame["image"].is_not_null().sum(),
             "alpha": metadata["alpha"],
             "matches": metadata["matches"],
             "datasheet": None if self.out is None else f"{self.out.stem}.datasheet.md",
-            "findings": [finding.to_dict() for finding in self.findings],
+            "findings": self.findings,
         }
+        return plain(values)
 
     def to_table(self) -> Any:
         """Return the catalogue as an astropy table with units and descriptions."""

@@ -84,7 +84,7 @@ class TrainingResult(Result):
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
-        own = {"out": str(self.out), "rows": self.rows, "left_out": self.left_out, "seconds": self.seconds}
+        own = {"out": self.out, "rows": self.rows, "left_out": self.left_out, "seconds": self.seconds}
         of_model = {name: self.model.described[name] for name in ("transition", "metrics")}
         return plain({**own, **of_model, "findings": self.findings})
 

@@ -117,7 +117,7 @@ class GoldPlan(Result):
         return plain(
             {
                 "version": 2 if "question" in self.about else 1,
-                "out": None if self.out is None else str(self.out),
+                "out": self.out,
                 **self.about,
                 "labels": self.selected.height,
                 "repeats": self.repeats,
