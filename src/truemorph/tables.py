@@ -209,6 +209,11 @@ def usual_column(columns: Sequence[str], names: Sequence[str]) -> str | None:
     return next((by_case[name.lower()] for name in names if name.lower() in by_case), None)
 
 
+def left_join(frame: pl.DataFrame, other: pl.DataFrame, on: str | Sequence[str] = "object_id") -> pl.DataFrame:
+    """Return a table, in its order, with the columns of another one; null where that has no such row."""
+    return frame.join(other, on=on, how="left", maintain_order="left")
+
+
 def frame_of_rows(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
     """Return rows as a table, in which columns without any value are of numbers."""
     return pl.DataFrame(rows, infer_schema_length=None).with_columns(pl.col(pl.Null).cast(pl.Float64))

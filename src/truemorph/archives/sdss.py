@@ -28,7 +28,7 @@ from truemorph.archives.provenance import Fetched, entry_of, is_recorded, write_
 from truemorph.archives.queries import TIMED_OUT, find_column, in_batches
 from truemorph.errors import InputError, TruemorphError, reason
 from truemorph.findings import Finding
-from truemorph.tables import read_table
+from truemorph.tables import left_join, read_table
 
 PER_SECOND = 0.9  # SkyServer allows 60 queries per minute
 # With 150 ids of 18 digits the URL stays well below the server's limit of about 8 kB (400 ids are too many).
@@ -187,7 +187,7 @@ def _table(photometry: pl.DataFrame, detections: pl.DataFrame) -> pl.DataFrame:
     )
     seeing = pl.concat([part.select("objid", width) for part in (table, detections)])
     best = seeing.group_by("objid").agg(psfWidth_r_best=pl.col("psfWidth_r").min())
-    return table.join(best, on="objid", how="left", maintain_order="left").select(*COLUMNS)
+    return left_join(table, best, "objid").select(*COLUMNS)
 
 
 def _found(session: Session, url: str, out: Path, query: Query, ids: pl.Series) -> pl.DataFrame:

@@ -21,6 +21,7 @@ from truemorph.catalogs.paths import votes_of_survey
 from truemorph.questions import Asked, Votes, read_tree
 from truemorph.simulate.annotate import VOLUNTEERS
 from truemorph.simulate.survey import INTRINSIC, TREE, simulate_survey
+from truemorph.tables import left_join
 
 BAR = "bar"
 BAR_CLASSES = ("no bar", "bar")
@@ -97,7 +98,7 @@ def make_bar_world(name: str, seed: int, sizes: Sizes | None, data: Path | None 
 def _efigi_bars(name: str, seed: int, sizes: Sizes, data: Path) -> World:
     """EFIGI images of known bars, degraded to random α, with votes that follow a known T of paths."""
     files = pl.read_csv(data / FILES["real"], infer_schema_length=None).select("pgc_name", "image")
-    table = files.join(pl.read_parquet(data / FILES[name]), on="pgc_name", how="left", maintain_order="left")
+    table = left_join(files, pl.read_parquet(data / FILES[name]), "pgc_name")
     disk, tilt, bar = pl.col("t") >= -3, pl.col("inclination"), pl.col("bar_length")
     class_number = pl.when(pl.col("t") <= -4).then(0).when(disk & (tilt >= 0.75)).then(1)
     class_number = class_number.when(disk & tilt.is_between(0, 0.5) & (bar >= 0)).then(2 + (bar > 0).cast(pl.Int64))

@@ -19,7 +19,7 @@ from truemorph.catalogs.mapping import Column, Mapping, read_mapping, resolve
 from truemorph.catalogs.positions import DEC, RA, checked_positions, unit_vectors
 from truemorph.errors import InputError, nearest
 from truemorph.findings import Finding
-from truemorph.tables import CatalogTable, name_of, read_table, usual_column
+from truemorph.tables import CatalogTable, left_join, name_of, read_table, usual_column
 
 _USUAL_POSITIONS = {"ra": RA, "dec": DEC}
 _ARCSEC = np.radians(1 / 3600)
@@ -53,7 +53,7 @@ def match_ids(left: pl.Series, right: pl.Series, *, sources: tuple[str, str] = (
         ids, other = ids.cast(pl.String), other.cast(pl.String)
     rows = pl.DataFrame({"id": other}).with_row_index("row").filter(pl.col("id").is_in(ids.implode()))
     object_ids(rows["id"].alias(right.name), sources[1], rows["row"].to_numpy())
-    joined = pl.DataFrame({"id": ids}).join(rows, on="id", how="left", maintain_order="left")
+    joined = left_join(pl.DataFrame({"id": ids}), rows, "id")
     index = joined["row"].cast(pl.Int64).fill_null(-1).to_numpy().copy()
     return Match(index, None, {"by": "id", **_counts(index, len(other), ids.null_count(), other.null_count())})
 

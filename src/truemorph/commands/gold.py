@@ -50,7 +50,7 @@ from truemorph.io import plain, write_file
 from truemorph.progress import tell
 from truemorph.questions import Asked, Tree
 from truemorph.results import PlainResult, Result, text_facts, text_table
-from truemorph.tables import CatalogTable, check_holds_metadata, to_astropy, write_table
+from truemorph.tables import CatalogTable, check_holds_metadata, left_join, to_astropy, write_table
 
 
 @validated
@@ -139,7 +139,7 @@ def _probabilities(catalogue: CatalogTable, labels: Any, asked: Asked | None) ->
     _, predictions = other.probabilities(joined.frame, asked or root)
     ids = catalogue.frame.select(TEXT_ID)
     columns = pl.DataFrame(predictions).with_columns(joined.frame["object_id"])
-    p = ids.join(columns, on="object_id", how="left", maintain_order="left").drop("object_id").to_numpy()
+    p = left_join(ids, columns).drop("object_id").to_numpy()
     if asked is not None:
         return p
     p = p @ (labels_of_answers(root) == DISK)

@@ -17,7 +17,7 @@ import polars as pl
 
 from truemorph.errors import InputError, reason
 from truemorph.gold.plan import read_about
-from truemorph.tables import read_columns
+from truemorph.tables import left_join, read_columns
 
 ANSWERS, TWINS = "answers.sqlite", "twins.parquet"
 # A galaxy is shown once, or a second time, or as a degraded copy of itself.
@@ -136,7 +136,7 @@ def read_answers(folder: Path) -> pl.DataFrame:
         ) from problem
     frame = one_spelling(frame).unique(["annotator", "galaxy", "occasion"], keep="last", maintain_order=True)
     twins = read_twins(folder).select(pl.lit(TWIN).alias("occasion"), "twin_alpha", galaxy="object_id")
-    frame = frame.join(twins, on=["galaxy", "occasion"], how="left", maintain_order="left")
+    frame = left_join(frame, twins, ["galaxy", "occasion"])
     if frame.filter(occasion=TWIN)["twin_alpha"].null_count():
         raise InputError(f"{folder / TWINS}: lacks degraded copies that people have labelled; restore a copy")
     return frame

@@ -22,7 +22,7 @@ from truemorph.gold.answers import one_spelling
 from truemorph.gold.choices import NEITHER, UNCLEAR, answer_of_path, choices_of, choices_of_label, label_of_path
 from truemorph.io import checked
 from truemorph.questions import APPLIES, CANNOT_TELL, NOT_APPLICABLE, SMOOTH_OR_DISK, Tree
-from truemorph.tables import CatalogTable, read_table
+from truemorph.tables import CatalogTable, left_join, read_table
 
 # Words by which a class of this name is recognised in tables and on Zooniverse.
 _WORDS = {
@@ -265,9 +265,9 @@ def _joined(
         earlier = frame.join(selection.filter(pl.col("before") > 0), on="object_id", how="semi")
         kept = [column for column in gold.columns if column in frame.columns]
         gold = pl.concat([gold, earlier.join(gold, on="object_id", how="anti").select(kept)], how="diagonal_relaxed")
-        joined = joined.join(selection.drop("before"), on="object_id", how="left", maintain_order="left")
+        joined = left_join(joined, selection.drop("before"))
     missing = gold.join(frame, on="object_id", how="anti").height
-    joined = joined.join(gold, on="object_id", how="left", maintain_order="left")
+    joined = left_join(joined, gold)
     lost = f"{missing:,} are not in the catalogue (ids, or dropped by truemorph prepare)"
     action = "Check that the ids are those of the catalogue."
     if outside:

@@ -19,6 +19,7 @@ from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import content_hash
 from truemorph.questions import SMOOTH_OR_DISK, Head, columns_of, heads_of
+from truemorph.tables import left_join
 
 GALAXIES = ("object_id", "alpha", "probabilities")
 _ALPHA, _SAME_ALPHA = "alpha of the estimate", 1e-6
@@ -124,6 +125,6 @@ def regressed(regression: pl.DataFrame, ids: pl.Series, alpha: pl.Series) -> pl.
     These are recognised by id and α.
     """
     galaxies = pl.DataFrame({"object_id": ids.cast(pl.String), "alpha": alpha.cast(pl.Float64)})
-    joined = galaxies.join(regression, "object_id", how="left", maintain_order="left")
+    joined = left_join(galaxies, regression)
     same = (pl.col("alpha") - pl.col(_ALPHA)).abs() <= _SAME_ALPHA * pl.col(_ALPHA)
     return joined.select(pl.when(same).then(pl.col(name)).alias(name) for name in regression.columns[2:])

@@ -38,7 +38,7 @@ from truemorph.questions import Asked, Quantity, columns_of, fraction_names
 from truemorph.report.evidence import GOLD_LABELS, OBSERVED, TRUTH, Evidence, Model
 from truemorph.report.measures import bins_of
 from truemorph.report.options import ReportOptions
-from truemorph.tables import CatalogTable, missing_in, numeric_columns, read_table
+from truemorph.tables import CatalogTable, left_join, missing_in, numeric_columns, read_table
 
 _ENOUGH_TO_TEST = 1000
 _FEWEST = 10
@@ -353,8 +353,7 @@ def _model(name: str, model: Classifier, number: int, evidence: Evidence, labels
     frame = evidence.everything
     unseen = labels.filter(pl.col("relation") != IN_SAMPLE)
     columns = columns_of("p", head.columns)
-    unseen = unseen.select(TEXT_ID, *columns)
-    joined = frame.select("object_id").join(unseen, on="object_id", how="left", maintain_order="left")
+    joined = left_join(frame.select("object_id"), unseen.select(TEXT_ID, *columns))
     p = joined.select(pl.col(columns).cast(pl.Float64)).to_numpy()
     transition = transition_from_dict(dict(curve))
     answers = np.arange(len(evidence.classes))

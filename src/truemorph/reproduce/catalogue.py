@@ -32,7 +32,7 @@ from truemorph.progress import tell
 from truemorph.reproduce.options import FETCHED, Inputs
 from truemorph.reproduce.paper import PAPER
 from truemorph.reproduce.stages import CATALOGUE, DONE, FAILED, TEST_ROWS, Outcome, Stage, Values, Work
-from truemorph.tables import CatalogTable, frame_hash, read_table, write_table
+from truemorph.tables import CatalogTable, frame_hash, left_join, read_table, write_table
 
 DEBIASED = "gz2d.parquet"
 # Files that `truemorph fetch` writes in the folder of data.
@@ -153,13 +153,8 @@ def _with_hart(work: Work, frame: pl.DataFrame) -> tuple[pl.DataFrame, str]:
         seed=work.options.seed,
     )
     labels = prepared.catalogue.frame.select(_ID, pl.col(_LABELS).name.prefix("hart_"))
-    frame = (
-        frame.drop("hart_label", strict=False)
-        .with_columns(_ID)
-        .join(labels, on="_id", how="left", maintain_order="left")
-        .drop("_id")
-    )
-    return frame, prepared.catalogue.metadata["votes"]
+    joined = left_join(frame.drop("hart_label", strict=False).with_columns(_ID), labels, "_id")
+    return joined.drop("_id"), prepared.catalogue.metadata["votes"]
 
 
 def _draw(frame: pl.DataFrame, work: Work) -> pl.DataFrame:

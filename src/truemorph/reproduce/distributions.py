@@ -17,6 +17,7 @@ from matplotlib.transforms import ScaledTranslation
 from truemorph.bias.binning import proportion_error
 from truemorph.plotting import plain_text
 from truemorph.report.figures import Style, new_panel
+from truemorph.tables import left_join
 
 # Sérsic index above which galaxies are mostly smooth.
 SERSIC_BOUNDARY = 3.0
@@ -56,7 +57,7 @@ class Distributions:
 
     def data(self) -> pl.DataFrame:
         """Data behind the figure: each curve with its row of the table."""
-        return self.curves.join(self.table, on=["panel", "labels"], how="left", maintain_order="left")
+        return left_join(self.curves, self.table, ["panel", "labels"])
 
 
 def compare_distributions(values: np.ndarray, label_sets: Mapping[str, np.ndarray]) -> Distributions:

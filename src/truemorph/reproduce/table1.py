@@ -42,7 +42,7 @@ from truemorph.reproduce.paper import (
 )
 from truemorph.reproduce.stages import CATALOGUE, TEST_ROWS, Stage, Values, Work
 from truemorph.results import with_error
-from truemorph.tables import numeric_columns, read_table
+from truemorph.tables import left_join, numeric_columns, read_table
 
 GOLD = "gold labels"
 # Models, and the labels that they are trained on.
@@ -82,7 +82,7 @@ def all_labels(work: Work) -> pl.DataFrame:
         labels = read_table(work.file(name, LABELS)).frame
         others.append(labels.select(identity, label.alias(name), probability.alias(f"p {name}")))
     for labels in others:
-        frame = frame.join(labels, on="object_id", how="left", maintain_order="left")
+        frame = left_join(frame, labels)
     return frame
 
 
