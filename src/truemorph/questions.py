@@ -578,7 +578,7 @@ class Asked:
         return {"tree": tree, "question": self.question, **numbers}
 
     @classmethod
-    def from_dict(cls, described: Values) -> Asked:
+    def from_dict(cls, described: Mapping[str, Any]) -> Asked:
         """Rebuild it from what `to_dict` returns; version 0.2 named the class of each path."""
         tree, question = read_tree(described["tree"]), described["question"]
         if "of_paths" in described and "classes" not in described:

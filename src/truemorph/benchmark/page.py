@@ -11,14 +11,15 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from truemorph.benchmark.worlds import CLASSES
-from truemorph.io import Values, save_figure, write_file, write_json
+from truemorph.io import save_figure, write_file, write_json
 from truemorph.plotting import CYCLE, MARKERS
 from truemorph.report.page import Illustration, Page, Section, Table, write_page
 from truemorph.results import number, with_error
 from truemorph.tables import frame_of_rows
 
 # Scores of a method in a world, averaged over seeds, as `summarise` makes them.
-Rows = Sequence[Values]
+Row = Mapping[str, Any]
+Rows = Sequence[Row]
 # Column head and meaning of each metric. All but the first are shown where a row has them.
 METRICS = {
     "balanced_accuracy": ("balanced accuracy", "mean of the accuracies of both classes, at p = 0.5"),
@@ -81,14 +82,14 @@ def _metrics_of(rows: Rows) -> list[str]:
     return [metric for metric in METRICS if any(row["means"].get(metric) is not None for row in rows)]
 
 
-def _first_of(row: Values, metrics: Sequence[str]) -> tuple[float | None, float]:
+def _first_of(row: Row, metrics: Sequence[str]) -> tuple[float | None, float]:
     """Return mean and standard deviation of the first of the metrics that a row has."""
     name = next((metric for metric in metrics if row["means"].get(metric) is not None), metrics[0])
     return row["means"].get(name), row["stds"].get(name) or 0.0
 
 
-def _by_world(rows: Rows) -> dict[str, dict[str, Values]]:
-    worlds = dict[str, dict[str, Values]]()
+def _by_world(rows: Rows) -> dict[str, dict[str, Row]]:
+    worlds = dict[str, dict[str, Row]]()
     for row in rows:
         worlds.setdefault(row["world"], {})[row["method"]] = row
     return worlds
@@ -100,7 +101,7 @@ def draw_scores(
     titles: Mapping[str, str],
     label: str = "balanced accuracy (high is good)",
     metrics: Sequence[str] = _ACCURACY,
-) -> None:
+) -> Any:
     """Draw a score of every method, or another where it lacks that: a line a method, a marker a world."""
     worlds = _by_world(rows)
     methods = list(titles)
@@ -117,6 +118,7 @@ def draw_scores(
     panel.tick_params(axis="y", length=0)
     panel.grid(axis="x", color="0.85", lw=0.6)
     panel.set_axisbelow(True)
+    return panel
 
 
 def leaderboard_figure(rows: Rows, titles: Mapping[str, str], of: str = CLASSES[1]) -> Figure:
@@ -134,7 +136,7 @@ def summary_table(rows: Rows, titles: Mapping[str, str], of: str = CLASSES[1]) -
     """Balanced accuracy and fraction error of each method (rows) in each world (columns)."""
     worlds = _by_world(rows)
 
-    def both(row: Values | None) -> str:
+    def both(row: Row | None) -> str:
         return "–" if row is None else " / ".join(number(_first_of(row, metrics)[0]) for metrics in (_ACCURACY, _ERROR))
 
     lines = [[title, *(both(here.get(name)) for here in worlds.values())] for name, title in titles.items()]
@@ -177,10 +179,10 @@ def scores_frame(rows: Rows, titles: Mapping[str, str]) -> pl.DataFrame:
     return frame_of_rows(lines)
 
 
-def write_leaderboard(content: Values, out: Path, of: str) -> None:
+def write_leaderboard(content: Mapping[str, Any], out: Path, of: str) -> None:
     """Write `leaderboard.json`, `.csv`, `.html`, `.png` and the summary as `.md`; `of` is the scored class."""
     rows, titles = content["rows"], content["titles"]
-    write_json(out / "leaderboard.json", content)
+    write_json(out / "leaderboard.json", dict(content))
     write_file(out / "leaderboard.csv", scores_frame(rows, titles).write_csv())
     summary, figure = summary_table(rows, titles, of), leaderboard_figure(rows, titles, of)
     write_file(out / "leaderboard.md", f"{summary.markdown()}\n")
