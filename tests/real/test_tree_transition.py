@@ -20,7 +20,7 @@ SIGMA = 0.1 / 2.3548
 def read_votes(name, question, frame):
     """Votes of a table for a question of a tree, and the columns in which they were found."""
     tree = read_tree(name)
-    found = tree.columns([gate.name for gate in tree.gates(question)], frame.columns)
+    found = tree.columns(question, frame.columns)
     values = {gate: frame.select(names).to_numpy().astype(float) for gate, names in found.columns.items()}
     total = frame[found.total].to_numpy() if found.kind == "fractions" else None
     return Votes.from_columns(tree, question, values, total), found

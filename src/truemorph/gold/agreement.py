@@ -119,7 +119,7 @@ def misses_on_copies(
         flip = np.clip(np.exp(-(alpha**2) / (2 * grid[:, None] ** 2)), 1e-300, 1 - 1e-12)  # eq. 5
         theta = float(grid[(np.where(missed, np.log(flip), np.log1p(-flip)) * weight).sum(axis=1).argmax()])
         misses = int(np.ceil(weight @ missed - 1e-9))
-        upper = max(theta, _upper_theta(own.unique("galaxy")["twin_alpha"].to_numpy(), misses))
+        upper = max(theta, _upper_theta(own.unique("galaxy")["twin_alpha"].sort().to_numpy(), misses))
         counts = {other: weight[own["again"] == other].sum() for other in classes if other != name}
         total = sum(counts.values()) + 1
         called = {other: float((count + 1 / len(counts)) / total) for other, count in counts.items()}
