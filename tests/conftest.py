@@ -47,6 +47,14 @@ def engine_torch():
         yield
 
 
+@pytest.fixture(scope="module")
+def short_tuning():
+    """Networks are tuned on gold labels for one epoch or two, which does not help, but takes little time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("truemorph.classifiers.tuning.EPOCHS", (1, 2))
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared_data():
     """Folder of real data; tests that need it are skipped if it is missing."""

@@ -31,7 +31,7 @@ def test_make_demo_keeps_its_promise():
 
 
 @pytest.mark.slow
-def test_a_small_demo_of_bars_quotes_its_labels(demo_in_this_process, tmp_path):
+def test_a_small_demo_of_bars_quotes_its_labels(demo_in_this_process, short_tuning, tmp_path):
     said = run_demo(question="bar", out=tmp_path, galaxies=600, epochs=1).to_dict()
     rows = {row["labels"]: row for row in said["fractions"]}
     assert set(rows) == {"observed", "corrected", "with predictions", "naive", "debiased", "truth"}

@@ -60,7 +60,7 @@ def test_every_command_of_the_readme_is_in_a_block_that_is_run():
 
 
 @pytest.mark.slow
-def test_step_by_step_on_the_demos_files(run_block, demo_in_this_process, tmp_path, monkeypatch, capsys):
+def test_step_by_step_on_the_demos_files(run_block, demo_in_this_process, short_tuning, tmp_path, monkeypatch, capsys):
     """On few and small galaxies, and a preset "quick" that is quicker."""
     small = PRESETS["quick"].model_copy(update={"epochs": 1, "folds": 2, "image_size": 32})
     monkeypatch.setitem(PRESETS, "quick", small)

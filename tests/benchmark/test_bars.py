@@ -68,7 +68,7 @@ def test_perfect_answers_have_perfect_scores_and_shifted_ones_their_shift(world)
     assert answer_scores(world, None, truth)["fraction_rms_hard"] == 0
 
 
-def test_every_method_answers_and_an_interrupted_run_resumes(tmp_path):
+def test_every_method_answers_and_an_interrupted_run_resumes(short_tuning, tmp_path):
     plan = Plan(("gate by bar",), tuple(methods_of(BAR)), (0,), TINY, 1, question=BAR)
     rows = run_plan(plan, tmp_path)
     assert {row["method"] for row in rows} == {*methods_of(BAR)} - {"ddb-right"}

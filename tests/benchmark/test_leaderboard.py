@@ -24,7 +24,7 @@ def cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def rows(cache):
+def rows(cache, short_tuning):
     return run_plan(PLAN, cache)
 
 

@@ -19,7 +19,7 @@ from truemorph.questions import columns_of
 from truemorph.simulate import simulate_survey
 from truemorph.simulate.pictures import write_jpegs
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("short_tuning")]
 
 N = 400
 TINY = {"backbone": "test_resnet", "image_size": 32, "epochs": 2, "folds": 2, "batch_size": 32, "device": "cpu"}
@@ -208,9 +208,9 @@ def stages(survey):
 
 STAGES = ("none", "minor", "major")
 OF_STAGES = {
-    "through T": {"settings": TINY | {"epochs": 1}},
-    "naive": {"labels": "naive", "settings": TINY | {"epochs": 1}},
-    "gold alone": {"labels": "gold", "settings": TINY | {"epochs": 1}},
+    "through T": {"settings": TINY | {"epochs": 1, "folds": 2}},
+    "naive": {"labels": "naive", "settings": TINY | {"epochs": 1, "folds": 2}},
+    "gold alone": {"labels": "gold", "settings": TINY | {"epochs": 1, "folds": 2}},
     "logistic": {"preset": "dcv14", "settings": {"features": ["M_r"], "folds": 2}},
 }
 

@@ -260,6 +260,17 @@ def test_repeated_ids_in_one_or_several_files_are_a_finding(model, pictures, tmp
         assert report.rows_in == report.labelled == rows
 
 
+def test_tar_files_that_differ_in_their_ending_are_labelled_both(model, pictures, tmp_path):
+    tars = write_folder(tmp_path / "tars", {})
+    for name, row in (("all.tar", 0), ("all.tar.gz", 1), ("all.tgz", 2), ("other.tar", 3)):
+        write_tar(tars / name, dict([[*pictures.items()][row]]), "w:gz" if name.endswith("gz") else "w")
+    report = label_galaxies(model, tars, tmp_path / "labels")
+    assert (report.rows_in, report.labelled) == (4, 4)
+    assert {path.name for path in report.out.glob("*.parquet")} == {
+        "all.tar.parquet", "all.tar.gz.parquet", "all.tgz.parquet", "other.parquet"
+    }  # fmt: skip
+
+
 def test_a_damaged_tar_file_is_listed_and_the_others_labelled(model, pictures, tmp_path):
     some = dict(list(pictures.items())[:10])
     source, out = tars(some, tmp_path / "tars", 6), tmp_path / "labels"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import os
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -111,11 +112,11 @@ def open_source(source: Any, options: SourceOptions | None = None, but: Collecti
         table = _gathered(root, files, options)
         return _table(table, path, replace(options, image_column=None, images=None))
     if kind == "tar files":
-        tars = [
-            file_part(without_ending(name, _TAR_ENDINGS), root / name, None, partial(tar_batches, root / name))
-            for name in files
-        ]
-        return Source(tars, root, path)
+        bases = [without_ending(name, _TAR_ENDINGS) for name in files]
+        times = Counter(bases)  # a.tar and a.tar.gz are two parts
+        parts = [name if times[base] > 1 else base for name, base in zip(files, bases, strict=True)]
+        readers = ((part, root / name) for part, name in zip(parts, files, strict=True))
+        return Source([file_part(part, file, None, partial(tar_batches, file)) for part, file in readers], root, path)
     if kind == "Parquet files":
         return _partitions(path, root, files, options)
     if kind == "images":
