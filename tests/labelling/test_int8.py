@@ -107,11 +107,16 @@ time.sleep(1)  # usage data are sent by a thread
     assert not (tmp_path / "intel").exists()
 
 
+def compare_on(monkeypatch, images):
+    for module in (sources, int8):
+        monkeypatch.setattr(module, "GATE_IMAGES", images)
+
+
 def loosen(monkeypatch, images):
     """Test int8 on few images, with limits that small networks reach."""
-    for name, value in (("_CALIBRATION_IMAGES", 8), ("GATE_IMAGES", images), ("_EVERY", 3)):
+    for name, value in (("_CALIBRATION_IMAGES", 8), ("_EVERY", 3)):
         monkeypatch.setattr(sources, name, value)
-    monkeypatch.setattr(int8, "GATE_IMAGES", images)
+    compare_on(monkeypatch, images)
     for name, value in (("LEAST_AGREEMENT", 0.8), ("MOST_FRACTION_CHANGE", 0.2), ("MOST_CALIBRATION_CHANGE", 0.2)):
         monkeypatch.setattr(int8, name, value)
 
@@ -126,7 +131,7 @@ def test_training_tests_int8_on_held_out_galaxies(catalogue, tmp_path, monkeypat
     made = train_classifier(catalogue, out=tmp_path / "made", int8=True, **options)
     assert "int8-not-used" not in codes(made)
     assert engine_for(load(tmp_path / "made")).description == "openvino cpu int8"
-    monkeypatch.setattr(sources, "GATE_IMAGES", 10_000)
+    compare_on(monkeypatch, 10_000)
     too_few = train_classifier(catalogue, out=tmp_path / "few", int8=True, **options)
     assert "int8-not-used" in codes(too_few)
     assert "int8" not in engine_for(load(tmp_path / "few")).description

@@ -37,7 +37,7 @@ _LAUNCHED: list[Any] = []
 
 def is_first_process() -> bool:
     """Whether this is the process that writes files (rank 0)."""
-    return rank_zero_only.rank == 0  # type: ignore[attr-defined]  # set by Lightning
+    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 announce = rank_zero_only(tell)  # in one of several processes
