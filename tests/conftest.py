@@ -84,6 +84,16 @@ def demo_in_this_process(monkeypatch):
     monkeypatch.setattr("truemorph.commands.demo.worker_pool", lambda models: nullcontext(SimpleNamespace(map=map)))
 
 
+@pytest.fixture
+def small_worlds(monkeypatch):
+    """Worlds of catalogues have few galaxies and are made in this process."""
+    monkeypatch.setattr("truemorph.benchmark.worlds.GALAXIES", 900)
+    monkeypatch.setattr("truemorph.benchmark.worlds.LOOKED_AT", 600)
+    monkeypatch.setattr(
+        "truemorph.benchmark.leaderboard.worker_pool", lambda jobs: nullcontext(SimpleNamespace(map=map))
+    )
+
+
 @pytest.fixture(scope="session")
 def archive(tmp_path_factory):
     """Simulated archives of 120 galaxies; read only."""

@@ -25,11 +25,23 @@ PAGES = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
 BLOCKS = {name: (kind, text) for page in PAGES for name, kind, text in BLOCK.findall(page.read_text())}
 
 
+def by_bash(text):
+    done = subprocess.run(["bash", "-euo", "pipefail", "-c", text], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.fixture
+def quicker(monkeypatch):
+    """The preset "quick" takes one epoch, of small images."""
+    monkeypatch.setitem(PRESETS, "quick", PRESETS["quick"].model_copy(update={"epochs": 1, "image_size": 32}))
+
+
 @pytest.fixture
 def run_block(tmp_path, monkeypatch, capsys):
     """Run a block in an empty folder, and assert that it prints some words; returns all that it printed.
 
-    In this process, where torch is loaded once; one block, and one with other commands, as a user runs them.
+    In this process, where torch is loaded once; what `make` would run, too. Two blocks as a user runs them.
     """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
@@ -38,11 +50,10 @@ def run_block(tmp_path, monkeypatch, capsys):
         kind, text = BLOCKS[name]
         if kind == "python":
             exec(text, {} if namespace is None else namespace)
-        elif name in ("votes", "mysurvey", "files"):
-            done = subprocess.run(["bash", "-euo", "pipefail", "-c", text], capture_output=True, text=True)
-            assert done.returncode == 0, done.stderr[-2000:]
-            print(done.stdout)
+        elif name in ("votes", "mysurvey"):
+            print(by_bash(text))
         else:
+            text = by_bash(text.replace("make ", "make -n ")) if "make " in text else text
             for line in text.replace("\\\n", " ").splitlines():
                 if line.startswith("truemorph "):
                     main(shlex.split(line, comments=True)[1:])
@@ -60,10 +71,8 @@ def test_every_command_of_the_readme_is_in_a_block_that_is_run():
 
 
 @pytest.mark.slow
-def test_step_by_step_on_the_demos_files(run_block, demo_in_this_process, short_tuning, tmp_path, monkeypatch, capsys):
-    """On few and small galaxies, and a preset "quick" that is quicker."""
-    small = PRESETS["quick"].model_copy(update={"epochs": 1, "folds": 2, "image_size": 32})
-    monkeypatch.setitem(PRESETS, "quick", small)
+def test_step_by_step_on_the_demos_files(run_block, demo_in_this_process, short_tuning, quicker, tmp_path, capsys):
+    """On few and small galaxies."""
     main(["demo", "--out", "demo", "--galaxies", "300", "--epochs", "1", "--folds", "1"])
     assert "open demo/report.html" in capsys.readouterr().out
     for name, *shown in (
@@ -131,7 +140,7 @@ def files(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_first_ten_minutes_of_newcomers(run_block, files):
+def test_the_first_ten_minutes_of_newcomers(run_block, quicker, files):
     run_block("start_votes", "bar fraction at redshift", "Corrected with gold labels", "open bars.html")
     run_block("start_zoobot", "zoobot, fractions", "bar if bar applies", "open page.html")
     run_block("start_experts", "merger stage", "minor: mass ratio below 1:4", "open stages.html")
@@ -164,7 +173,7 @@ def test_python_snippet(run_block):
         pytest.param("crossmatch", ["within 1.5 arcsec: 400 of 400 rows matched"], marks=pytest.mark.slow),
     ],
 )
-def test_examples_that_need_no_files(run_block, name, shown):
+def test_examples_that_need_no_files(run_block, small_worlds, name, shown):
     run_block(name, *shown)
 
 
@@ -195,7 +204,7 @@ def test_any_survey_in_a_page_of_toml(run_block, tmp_path):
         ("challenge", ["635 rows in, 635 labelled", "theta = "]),
     ],
 )
-def test_on_real_galaxies(run_block, tmp_path, shared_data, name, shown):
+def test_on_real_galaxies(run_block, quicker, tmp_path, shared_data, name, shown):
     images = "gz2_challenge_images"
     for one in ("gz2_votes.csv", images):
         (tmp_path / one).symlink_to(shared_data / one)

@@ -64,7 +64,7 @@ _EFIGI_RADIUS = 0.44
 EFIGI_ALPHA, EFIGI_SPREAD = 11.0, 0.5
 _EFIGI_FRACTIONS = (0.5, 0.07)  # for training and validation
 # Galaxies of simulated catalogues; the same for the image annotator, and the side of the images.
-_GALAXIES, _LOOKED_AT, _LOOK_SIZE = 4_000, 2_000, 48
+GALAXIES, LOOKED_AT, _LOOK_SIZE = 4_000, 2_000, 48
 _ASSUMED_SEEING = 1.32  # arcsec, of GZ1
 
 
@@ -154,7 +154,7 @@ def make_world(name: str, seed: int, sizes: Sizes | None, data: Path | None = No
         assert data is not None
         return _galaxy_zoo(name, seed, data) if sizes is None else _efigi(name, seed, sizes, data)
     flips = SIMULATED[name]
-    size = sizes or Sizes(_LOOKED_AT if flips is None else _GALAXIES, 0, 0, 0, _LOOK_SIZE)
+    size = sizes or Sizes(LOOKED_AT if flips is None else GALAXIES, 0, 0, 0, _LOOK_SIZE)
     n = size.train + size.validation + size.test
     galaxies = simulate_galaxies(n, seed, confounded=name == "confounded")
     images: Any = None if sizes is None and flips is not None else drawn(galaxies, size.pixels, seed)

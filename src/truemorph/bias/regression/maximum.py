@@ -119,6 +119,18 @@ def polish(
     return Maximum(point, value, information, free, taken)
 
 
+def follow(
+    objective: Objective, point: np.ndarray, information: np.ndarray, lower: np.ndarray, upper: np.ndarray, scale: float
+) -> np.ndarray:
+    """Return the maximum near a point, of known curvature there, by Newton's method; where this ends early, climb."""
+    near = polish(objective, point, information, lower, upper, 0)
+    covariance, slopes = near.covariance(), objective(near.point)[1]
+    left = np.abs(np.nan_to_num(covariance) @ slopes)[near.free]  # of the way to the maximum
+    if np.all(left < 1e-4 * np.sqrt(np.diag(covariance)[near.free])):
+        return near.point
+    return climb(objective, near.point[None], lower, upper, scale)[0]
+
+
 def effective_weights(weights: np.ndarray) -> np.ndarray:
     """Return weights, (n,), whose sum is the number of galaxies without weights that say as much, (Σ w)² / Σ w².
 

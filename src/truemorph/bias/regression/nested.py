@@ -67,5 +67,5 @@ class NestedRegression:
                 continue
             w, q = bins.weights[others], self.joint(others, gold)
             expected[b] += w @ q
-            drawn[:, b] += drawn_counts(rng, w, q, self.joint(others[:DRAWN_ON], gold, draws))
+            drawn[:, b] += drawn_counts(rng, w, q, self.joint(others[:DRAWN_ON], gold, draws)[..., 1:])
         return expected / bins.totals[:, None], drawn / drawn.sum(axis=2, keepdims=True)

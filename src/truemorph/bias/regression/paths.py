@@ -18,7 +18,7 @@ from scipy.special import digamma, softmax
 from truemorph.bias.curves.paths import TreeTransition, dirichlet_multinomial
 from truemorph.bias.curves.transitions import LOGIT_BOUND, Space
 from truemorph.bias.regression.gold import fractions_of_all
-from truemorph.bias.regression.maximum import class_precision, differences, effective_weights, maximise
+from truemorph.bias.regression.maximum import class_precision, climb, differences, effective_weights, follow
 from truemorph.bias.result import Settings, TransitionFit
 from truemorph.bias.sample import Sample
 from truemorph.workers import one_thread
@@ -111,8 +111,8 @@ def fit_node(
     weights = effective_weights(weights[has_votes])
     node = _Node(counts[has_votes], classes[has_votes], design[has_votes], weights, n_classes, of_votes)
     middle, centred = np.tile(node.start, n_classes), np.eye(n_classes) - 1 / n_classes
-    bound = np.where(middle == _CORRELATION, 1.0, 3.0) * LOGIT_BOUND
-    spread, point = np.array(_AROUND), middle
+    bound, scale = np.where(middle == _CORRELATION, 1.0, 3.0) * LOGIT_BOUND, max(weights.size, 1)
+    bounds, spread, point, curvature = (middle - bound, middle + bound), np.array(_AROUND), middle, None
     for _ in range(_STEPS):
         kinds = zip(_SHARED, spread, strict=True)
         forms = [node.form(kind, _precision(n_classes, *widths)) for kind, widths in enumerate(kinds)]
@@ -123,11 +123,12 @@ def fit_node(
             away = precision @ (at - middle)
             return float(value - 0.5 * (at - middle) @ away), slopes - away
 
-        def information(at: np.ndarray, precision: np.ndarray = precision) -> np.ndarray:
-            return node.curvature(at) + precision
-
-        best = maximise(objective, point[None], middle - bound, middle + bound, max(weights.size, 1), information)
-        point, covariance, before = best.point, np.linalg.inv(best.information), spread.copy()
+        if curvature is None:
+            point, _ = climb(objective, point[None], *bounds, scale)
+        else:  # the maximum has moved with the prior
+            point = follow(objective, point, curvature + precision, *bounds, scale)
+        curvature = node.curvature(point)
+        covariance, before = np.linalg.inv(curvature + precision), spread.copy()
         for kind in range(3 if of_votes else 2):  # expected squares of d, and their degrees of freedom (the E step)
             metric, away = node.form(kind, centred), point - middle
             squares = away @ metric @ away + np.sum(metric * covariance)
