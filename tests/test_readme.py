@@ -93,6 +93,7 @@ def test_step_by_step_on_the_demos_files(run_block, demo_in_this_process, short_
     for result in results:
         assert_represented(result)
     assert set(codes(namespace["study"])) <= set(codes(namespace["trained"]))
+    assert by_bash("make -q -f survey.mk") == ""  # nothing is left to make
     for made in ("posterior.html", "desk/subjects/manifest.csv", "run/report.html", "work/report.html"):
         assert (tmp_path / made).is_file()
 

@@ -16,6 +16,7 @@ from truemorph import (
 )
 from truemorph.bias.estimate import make_estimate
 from truemorph.bias.fitting import with_bootstrap_errors
+from truemorph.bias.regression.maximum import follow
 from truemorph.bias.result import Settings
 from truemorph.bias.sample import Sample, explained_variance
 from truemorph.errors import InputError
@@ -219,3 +220,17 @@ def test_k_classes_and_two_observables_in_one_logistic_transition():
     assert np.all(off[:, 0] == 0)
     np.testing.assert_allclose(fit.class_fractions, [0.3, 0.5, 0.2], atol=4 * fit.stderr["fraction_1"])
     assert list(fit.to_dict()["class_fractions"]) == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("curvature", [1.0, 1e-4])
+def test_a_maximum_nearby_is_found_whether_the_given_curvature_leads_there_or_beyond_it(curvature):
+    """The second leads so far beyond it that Newton's method ends where it began."""
+    top = np.array([1.0, -2.0])
+
+    def objective(point):
+        height = np.sqrt(1 + (point - top) ** 2)
+        return -height.sum(), (top - point) / height
+
+    far = np.full(2, 20.0)
+    found = follow(objective, top + np.array([0.3, -0.2]), curvature * np.eye(2), -far, far, 1.0)
+    np.testing.assert_allclose(found, top, atol=2e-4)
