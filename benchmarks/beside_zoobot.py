@@ -11,6 +11,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -197,8 +198,8 @@ def compared(name, seed, data, python):
             score(f"Zoobot on votes, {title}", path_votes(votes))
             tuned = pl.read_csv(folder / f"{kind}-gold-0.csv").to_numpy()
             score(f"Zoobot on votes, then on {GOLD} gold labels, {title}", tuned)
-            with_gold, alone = with_gold_labels(world, votes, seed)
-            found[f"Zoobot's predictions and {GOLD} other gold labels in truemorph, {title}"] = None, with_gold
+            both, alone = with_gold_labels(world, votes, seed)
+            found[f"Zoobot's predictions and {GOLD} other gold labels in truemorph, {title}"] = None, both
             found[f"{GOLD} other gold labels alone"] = None, alone
     world = replace(world, config=benchmark_config(PIXELS, REAL_EPOCHS if world.transition else OUR_EPOCHS))
     ours = {
@@ -213,10 +214,11 @@ def compared(name, seed, data, python):
 
 def main(data, python, *seeds):
     cells = {}
-    run = partial(compared, data=Path(data), python=python)
-    for name in WORLDS:
-        for seed in map(int, seeds or (0, 1, 2)):
-            for title, values in run(name, seed).items():
+    runs = [(name, int(seed)) for name in WORLDS for seed in seeds or (0, 1, 2)]
+    with ProcessPoolExecutor(2) as pool:
+        found = pool.map(partial(compared, data=Path(data), python=python), *zip(*runs, strict=True))
+        for (name, _), titles in zip(runs, found, strict=True):
+            for title, values in titles.items():
                 cells.setdefault(title, {}).setdefault(name, []).append(values)
     print(f"| | {' | '.join(WORLDS)} |\n|---" + "|---" * len(WORLDS) + "|")
     for title, worlds in cells.items():
