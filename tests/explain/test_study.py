@@ -8,8 +8,9 @@ from PIL import Image
 from explain.conftest import model_of, pictures
 from truemorph import Asked, GradCam, read_tree
 from truemorph.errors import InputError
+from truemorph.explain.catalogue import with_radii
 from truemorph.explain.gradcam import upsampled
-from truemorph.explain.profiles import RADIUS, radial_profiles
+from truemorph.explain.profiles import radial_profiles
 from truemorph.explain.study import PIXELS, RADII, Galaxies, compare, explain, galaxies_of
 
 N = 24
@@ -60,7 +61,8 @@ def test_radii_are_fractions_of_an_image_before_cropping(tmp_path, crop, radius)
     for k, picture in enumerate(pictures(8)):
         Image.fromarray(picture).save(tmp_path / f"{k}.png")
     frame = pl.DataFrame({"object_id": np.arange(9), "image": [f"{k}.png" for k in range(8)] + [None]})
-    frame = frame.with_columns(pl.Series(RADIUS, [0.0, -1.0, np.nan, np.inf, None] + [radius] * 4))
+    frame = frame.with_columns(radius=pl.Series([0.0, -1.0, np.nan, np.inf, None] + [radius] * 4))
+    frame = with_radii(frame, "", "radius", "1")
     found = explain({"a": model_of(crop=crop)}, galaxies_of(frame, tmp_path))["a"]
     assert found.problems == [(8, "no image")]
     assert found.galaxies == 8

@@ -32,9 +32,9 @@ def model_of(name, transition, p, features=("covariate",)):
     described = {"transition": transition_to_dict(transition), "catalogue": {}, "training": training}
     described["classes"] = SMOOTH_OR_DISK
     classifier, both = Classifier(described, [], pl.DataFrame()), np.column_stack([1 - p, p])
-    nothing = np.full(both.shape, np.nan), np.empty((p.size, 0))
+    nothing = np.full(both.shape, np.nan)
     head = Head(None, SMOOTH_OR_DISK, (1,), SMOOTH_OR_DISK)
-    return Model(name, classifier, head, described["transition"], both, *nothing, SMOOTH_OR_DISK, np.arange(2), "disk")
+    return Model(name, classifier, head, described["transition"], both, nothing, SMOOTH_OR_DISK, np.arange(2), "disk")
 
 
 def evidence(labels, alpha, model=None, truths=None, transition=FLIPS, gold=None):

@@ -106,7 +106,7 @@ def test_what_chance_does_to_calibration():
     rng = np.random.default_rng(3)
     p = rng.beta(0.8, 0.6, 600)
     drawn = [calibration_error((rng.random(p.size) < p).astype(float), p) for _ in range(400)]
-    mean, scatter = chance_calibration_error(p)
+    mean, scatter = chance_calibration_error(p, p * (1 - p))
     # Bins of p near 0 aren't normal.
     assert mean == pytest.approx(np.mean(drawn), abs=4 * np.std(drawn) / 20 + 0.02 * mean)
     assert scatter == pytest.approx(np.std(drawn), rel=0.25)

@@ -159,6 +159,11 @@ class PopulationFractions(Result):
         return (self.by,) if self.edges.ndim == 1 else tuple(self.by.split(","))
 
     @property
+    def by_name(self) -> str:
+        """What these columns are called in texts, such as "α and redshift"."""
+        return " and ".join("α" if column == "alpha" else column for column in self.columns)
+
+    @property
     def groups(self) -> tuple[str, ...]:
         """Name of each bin, if the column has text."""
         return tuple(map(" or ".join, self.members))
@@ -247,12 +252,11 @@ class PopulationFractions(Result):
 
         Of two classes the fraction of the second is shown, of more that of each.
         """
-        by = " and ".join("α" if column == "alpha" else column for column in self.columns)
         shown, applicable, rows = self.ratios, self.of_some, []
         name = next(iter(shown)) if len(shown) == 1 else "fraction" if self.quantities else "class fraction"
         for b in [*range(self.counts.size), *([] if self.applies is None else [None])]:
             for what, fraction in shown.items():
-                row = {f"{name} at {by}": "all" if b is None else self.bin_edges(b)}
+                row = {f"{name} at {self.by_name}": "all" if b is None else self.bin_edges(b)}
                 if len(shown) > 1:
                     row["of" if self.quantities else "class"] = what.removeprefix("fraction ").removesuffix(" fraction")
                 row["galaxies"] = _number(self.counts, b)

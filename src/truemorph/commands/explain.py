@@ -88,7 +88,7 @@ def explain_classifier(
         raise InputError("`draws` is 0 (no check of the maps) or at least 2; got 1")
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; name a folder (`out`)")
-    from truemorph.explain.study import checked, compare, explain, galaxies_of  # needs the networks
+    from truemorph.explain.study import compare, explain, galaxies_of  # needs the networks
 
     named = {name: replace(model, device=device) for name, model in named_models(models).items()}
     table = read_catalogue(catalogue)
@@ -96,11 +96,9 @@ def explain_classifier(
     frame = chosen_galaxies(table.frame, name, rows, galaxies, seed)
     frame = with_radii(frame, name, radius_column, field)
     source = galaxies_of(frame, image_folder(table))
-    explanations = explain(named, source, frame.height, layer=layer, rings=rings, classes=classes)
-    if draws:
-        explanations = {
-            name: checked(explanation, named[name], source, draws, seed) for name, explanation in explanations.items()
-        }
+    explanations = explain(
+        named, source, frame.height, layer=layer, rings=rings, classes=classes, draws=draws, seed=seed
+    )
     about = {
         "catalogue": name,
         "rows": rows,

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from truemorph._version import __version__
+from truemorph.arrays import ratio
 from truemorph.catalogs.sampling import TEST
 from truemorph.classifiers.checkpoint import load
 from truemorph.classifiers.classifier import Classifier
@@ -147,7 +148,7 @@ def chosen_galaxies(frame: pl.DataFrame, source: str, rows: str, galaxies: int, 
 
 
 def with_radii(frame: pl.DataFrame, source: str, radius: str | None, field: str | None) -> pl.DataFrame:
-    """Add radii in units of the image width (a number or a column); not positive or finite if unknown."""
+    """Add radii in units of the image width (a number or a column); NaN if unknown."""
     if radius is None and field is None:
         return frame
     if radius is None or field is None:
@@ -156,11 +157,11 @@ def with_radii(frame: pl.DataFrame, source: str, radius: str | None, field: str 
         across: Any = float(field)
     except ValueError:
         across = numeric_columns(frame, [field], source)[:, 0]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        radii = numeric_columns(frame, [radius], source)[:, 0] / across
-    if not np.any(np.isfinite(radii) & (radii > 0)):
+    radii = ratio(numeric_columns(frame, [radius], source)[:, 0], across)
+    usable = np.isfinite(radii) & (radii > 0)
+    if not usable.any():
         raise InputError(f"{source}: no galaxy has a radius above 0 ({radius}) and a field above 0 ({field})")
-    return frame.with_columns(pl.Series(RADIUS, radii))
+    return frame.with_columns(pl.Series(RADIUS, np.where(usable, radii, np.nan)))
 
 
 def _write_tables(explanations: Mapping[str, Explanation], compared: Mapping[str, pl.DataFrame], out: Path) -> None:
@@ -173,7 +174,7 @@ def _write_tables(explanations: Mapping[str, Explanation], compared: Mapping[str
         for group in explanation.classes:
             if group.galaxies:
                 columns = {f"profile_{unit.lower()}": rings.profiles for unit, rings in group.rings.items()}
-                ids = {"object_id": group.table["object_id"].cast(pl.String), "relation": group.table["relation"]}
+                ids = group.table.cast({"object_id": pl.String}).to_dict()
                 galaxies.append(pl.DataFrame({"model": name, "class": group.name} | ids | columns))
     write_table(CatalogTable(pl.concat(galaxies), {}, metadata), out / "galaxies.parquet")
     units = next(iter(explanations.values())).classes[0].rings

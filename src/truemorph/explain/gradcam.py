@@ -241,11 +241,11 @@ class GradCam(TorchEngine):
         if pixels.dtype != np.uint8 or pixels.shape[1:] != (side, side, 3):
             got = f"{pixels.dtype} {pixels.shape}"
             raise InputError(f"pixels must be uint8 of shape (N, {side}, {side}, 3) for this model; got {got}")
-        explained = np.broadcast_to(np.asarray(classes), (len(pixels),))
+        explained = np.broadcast_to(classes, len(pixels))
         n_classes = len(self.model.classes)
         if explained.dtype.kind not in "iu" or np.any((explained < 0) | (explained >= n_classes)):
             raise InputError(f"classes must be numbers 0 to {n_classes - 1} ({', '.join(self.model.classes)})")
-        fold = np.full(len(pixels), -1) if members is None else np.asarray(members)
+        fold = np.full(len(pixels), -1) if members is None else members
         total = np.zeros((len(pixels), self.grid.cells, self.grid.cells))
         used = self.model.members_used(fold)
         for member, rows in enumerate(used):

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from scipy.stats import rankdata, t
 
+from truemorph.arrays import ratio
 from truemorph.classifiers.classifier import Classifier
 from truemorph.classifiers.network import GalaxyNetwork
 from truemorph.errors import InputError
@@ -71,11 +72,10 @@ def _mean_and_error(values: np.ndarray) -> tuple[float, float]:
 
 def rank_correlations(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Spearman's correlation of each pair of maps, shape (N, ...); 0 if one is constant."""
-    ranks = [rankdata(maps.reshape(len(maps), -1), axis=1) for maps in (first, second)]
-    ranks = [rank - rank.mean(axis=1, keepdims=True) for rank in ranks]
-    norms = [np.sqrt((rank**2).sum(axis=1)) for rank in ranks]
-    product = norms[0] * norms[1]
-    return np.where(product > 0, (ranks[0] * ranks[1]).sum(axis=1) / np.maximum(product, 1e-300), 0.0)
+    ranks = np.array([rankdata(maps.reshape(len(maps), -1), axis=1) for maps in (first, second)])
+    ranks -= ranks.mean(axis=2, keepdims=True)
+    norms = np.linalg.norm(ranks, axis=2).prod(axis=0)
+    return np.nan_to_num(ratio(ranks.prod(axis=0).sum(axis=1), norms))
 
 
 def randomise(

@@ -90,12 +90,14 @@ def explain(
     layer: str | None = None,
     rings: int = 16,
     classes: Sequence[str] = (),
+    draws: int = 0,
+    seed: int = 0,
 ) -> dict[str, Explanation]:
     """Explain models on galaxies, each galaxy for its predicted class, and show progress.
 
     Galaxies used in training are explained by members that did not see their labels. `rings` is the number from the
     centre to the edge of the image, or to 2 R_petro. Of several questions a galaxy has a predicted class each. Only
-    galaxies of these `classes` are explained, if given.
+    galaxies of these `classes` are explained, if given. Maps are tested against `draws` networks with random weights.
     """
     every = list(dict.fromkeys(name for model in models.values() for name in model.classes))
     for class_name in classes:
@@ -105,16 +107,16 @@ def explain(
     cams = {name: GradCam(model, layer) for name, model in models.items()}
     total = galaxies and galaxies * len(models)
     with progress(total, "explaining", "galaxies") as bar:
-        return {name: _explain(name, cam, source, rings, bar, classes) for name, cam in cams.items()}
-
-
-def checked(explanation: Explanation, model: Classifier, source: Source, draws: int, seed: int) -> Explanation:
-    """Return maps with their test against so many networks with random weights."""
-    pixels = next(batch.inputs for batch in source(model.config) if len(batch.inputs))[:_CHECKED]
-    try:
-        return replace(explanation, check=randomise(model, pixels, explanation.layer, draws, seed))
-    except InputError as problem:
-        return replace(explanation, unchecked=str(problem))
+        explanations = {name: _explain(name, cam, source, rings, bar, classes) for name, cam in cams.items()}
+    for name, model in models.items() if draws else ():
+        explanation = explanations[name]
+        pixels = next(batch.inputs for batch in source(model.config) if len(batch.inputs))[:_CHECKED]
+        try:
+            check = randomise(model, pixels, explanation.layer, draws, seed)
+            explanations[name] = replace(explanation, check=check)
+        except InputError as problem:
+            explanations[name] = replace(explanation, unchecked=str(problem))
+    return explanations
 
 
 def _explain(name: str, cam: GradCam, source: Source, rings: int, bar: Progress, names: Sequence[str]) -> Explanation:
@@ -141,25 +143,22 @@ def _explain(name: str, cam: GradCam, source: Source, rings: int, bar: Progress,
             sums += [moments(maps[predicted == k]) for k in range(n_classes)]
             profiles = {PIXELS: radial_profiles(maps, edges[PIXELS])}
             if RADIUS in rows.columns:
-                radius = rows[RADIUS].cast(pl.Float64).to_numpy() * size / model.config.crop
-                profiles[RADII] = radial_profiles(
-                    maps, edges[RADII], np.where((radius > 0) & np.isfinite(radius), radius, np.nan)
-                )
+                radius = rows[RADIUS].to_numpy() * size / model.config.crop
+                profiles[RADII] = radial_profiles(maps, edges[RADII], radius)
             relation = pl.Series(roles).filter(chosen)
-            columns = {"object_id": rows["object_id"], "relation": relation, "class": predicted}
+            columns = {"object_id": rows["object_id"], "relation": relation, "predicted": predicted}
             # float32 halves the memory, and is the precision of the maps.
             parts.append(
                 pl.DataFrame(columns | {unit: profile.astype(np.float32) for unit, profile in profiles.items()})
             )
-    if not parts and seen:
-        raise InputError(f"{name} predicts none of these galaxies to be {' or '.join(names)}")
     if not parts:
         first = f" (first: {problems[0][0]}, {problems[0][1]})" if problems else ""
-        raise InputError(f"no galaxy has a readable image{first}")
+        none = f"{name} predicts none of these galaxies to be {' or '.join(names)}"
+        raise InputError(none if seen else f"no galaxy has a readable image{first}")
     galaxies = pl.concat(parts)
     classes = []
     for k in numbers:
-        own = galaxies.filter(pl.col("class") == k)
+        own = galaxies.filter(predicted=k)
         rings_of = {unit: Profiles(edges[unit], own[unit].to_numpy()) for unit in edges if unit in own.columns}
         table = own.select("object_id", "relation")
         classes.append(Explained(model.classes[k], table, MeanMap.of(sums[k]), rings_of))

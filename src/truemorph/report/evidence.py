@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,14 +14,15 @@ import polars as pl
 from truemorph.arrays import ratio
 from truemorph.bias.binning import proportion_error
 from truemorph.bias.curves.families import transition_from_dict
+from truemorph.bias.curves.formulas import MatrixTransition
 from truemorph.bias.curves.paths import TreeTransition
 from truemorph.bias.curves.transitions import DISK, Transition
 from truemorph.bias.estimate import Estimate
-from truemorph.bias.likelihood import observables_of, observed_log_probabilities
+from truemorph.bias.likelihood import observables_of
 from truemorph.bias.metrics.label_bias import BiasResult
 from truemorph.bias.population import PopulationFractions, QuotedFraction
 from truemorph.catalogs.label_sets import LabelSet
-from truemorph.catalogs.paths import given_labels, votes_at_gates
+from truemorph.catalogs.paths import given_labels, path_labels, votes_at_gates
 from truemorph.catalogs.selected import sample_weights
 from truemorph.classifiers.classifier import Classifier, contradictions
 from truemorph.findings import Finding
@@ -34,22 +36,15 @@ TRUTH = "truth"
 GOLD_LABELS = "gold labels"
 
 
-def argument(alpha: np.ndarray, observables: np.ndarray, along: bool = False) -> np.ndarray:
-    """What T depends on: α, or α and observables, of N galaxies (where one is missing, at the mean of the others).
-
-    Or `along` a curve in α, shape (M,), at the means of the galaxies' observables, shape (N, J).
-    """
-    if not observables.shape[1]:
-        return alpha
-    mean = np.nanmean(observables, axis=0)
-    others = np.tile(mean, (alpha.size, 1)) if along else np.where(np.isfinite(observables), observables, mean)
-    return np.column_stack([alpha, others])
-
-
 def numbers_of_bins(quoted: QuotedFraction) -> dict[str, np.ndarray]:
     """Columns of tables and figures with a fraction in the bins of an estimate, shape (B,) each."""
-    names = {"labelled": "labelled", "corrected": "fraction", "stderr": "stderr", "lowest": "low", "highest": "high"}
-    return {name: getattr(quoted, of) for name, of in names.items()}
+    return {
+        "labelled": quoted.labelled,
+        "corrected": quoted.fraction,
+        "stderr": quoted.stderr,
+        "lowest": quoted.low,
+        "highest": quoted.high,
+    }
 
 
 @dataclass(frozen=True)
@@ -59,26 +54,27 @@ class Model:
     name: str
     classifier: Classifier
     head: Head
-    curve: Mapping[str, Any]  # T(α) that it was trained through, in the format of a fit file
+    curve: dict[str, Any]  # T(α) that it was trained through, in the format of a fit file
     p: np.ndarray  # (N, K), from the image or features; NaN where it was trained on the label
     after: np.ndarray  # (N, K), given the observed labels too; NaN where these are not known
-    observables: np.ndarray  # (N, J), what T depends on beside α
     classes: tuple[str, ...]  # (A,), whose fractions the report counts
     answers: np.ndarray  # (K,): which of these each class of the model is
     counted: str  # the one that is named first
 
+    @property
+    def title(self) -> str:
+        """What messages call it, with the question if it answers several."""
+        return f"{self.name} ({self.head.question})" if len(self.classifier.heads) > 1 else self.name
+
     @cached_property
     def transition(self) -> Transition:
         """T(α) that it was trained through."""
-        return transition_from_dict(dict(self.curve))
+        return transition_from_dict(self.curve)
 
-    @cached_property
+    @property
     def naive(self) -> bool:
         """Whether its T says that no label was ever flipped, so that the observed labels are correct."""
-        if self.transition.n_observables:
-            return False
-        matrix = self.transition.matrix(np.array([1.0, 10.0, 100.0]))
-        return bool(np.allclose(matrix, np.eye(matrix.shape[-1])))
+        return self.transition == MatrixTransition.identity(self.transition.n_classes)
 
     @property
     def probabilities(self) -> LabelSet:
@@ -142,8 +138,6 @@ class Evidence:
     known: Mapping[str, np.ndarray] = field(default_factory=dict)  # (N,): classes by gold labels, or -1; by definition
     with_predictions: PopulationFractions | None = None  # by its gold labels, with the models' predictions beside votes
     origin: str = ""  # of the estimate, in words, such as "fit.json"
-    after: LabelSet | None = None  # what the report says of each galaxy, in classes of T
-    before: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=int))  # (N,): observed, of the same classes
     names: Sequence[str] = ()  # of all models of the page
     left_out: Mapping[str, int] = field(default_factory=dict)  # by model: galaxies to measure without a label of it
     findings: Sequence[Finding] = ()  # about gold labels and the galaxies
@@ -181,7 +175,7 @@ class Evidence:
     @property
     def answer(self) -> str:
         """The class that is named first, such as disk."""
-        return self.classes[int(np.argmax(self.quantity.numerator))]
+        return self.classes[np.argmax(self.quantity.numerator)]
 
     @property
     def other(self) -> str:
@@ -226,7 +220,7 @@ class Evidence:
             _, value, _, low, high, *_ = self.quoted.total
             return value, low, high
         curve = self.estimate.curve
-        return float(curve.class_fractions[DISK]), *curve.fraction_range[curve.classes[DISK]]
+        return curve.class_fractions[DISK], *curve.fraction_range[curve.classes[DISK]]
 
     @property
     def truth(self) -> LabelSet | None:
@@ -262,17 +256,46 @@ class Evidence:
         return [model for model in self.models if not model.naive] or list(self.models)
 
     @cached_property
+    def after(self) -> LabelSet:
+        """What the report says of each galaxy, in classes of T: the corrector's posterior, or else by the estimate."""
+        corrector = self.corrector
+        if corrector is None or corrector.posterior is None:
+            return self._by_estimate()
+        return replace(corrector.posterior, probabilities=corrector.after, classes=corrector.head.classes)
+
+    @cached_property
+    def before(self) -> np.ndarray:
+        """Observed labels, of the classes of `after`, shape (N,)."""
+        corrector = self.corrector
+        asked = self.asked if corrector is None or corrector.posterior is None else corrector.head.asked
+        return self.observed.labels if asked is None else path_labels(self.everything, asked, self.source)
+
+    def _by_estimate(self) -> LabelSet:
+        """What the estimate alone says of each galaxy, from its class fractions and the observed labels."""
+        transition, total = self.estimate.transition, self.estimate.curve.class_fractions
+        prior = np.tile(total, (self.everything.height, 1))
+        if isinstance(transition, TreeTransition):
+            of = np.array(transition.asked.answers_of_classes)
+            # T may tell apart paths to which the question does not apply; these have the same ratio at all α.
+            parts = total / np.maximum(total @ (of[:, None] == of), 1e-12)
+            bins = bins_of(self.fractions, self.everything, self.source)
+            by_galaxy = self.fractions.fractions[bins.argmax(axis=0)]
+            prior = np.maximum(by_galaxy[:, of] * parts, 0)
+            prior /= prior.sum(axis=1, keepdims=True)
+        names = observables_of(self.estimate.about, transition)
+        p = given_labels(prior, self.everything, transition, names, self.source)
+        return LabelSet(f"{Path(self.origin).stem}: posterior", "posterior", p, self.estimate.curve.classes)
+
+    @property
     def changed(self) -> np.ndarray:
         """Whether the report says another class than the observed labels, shape (N,)."""
-        if self.after is None:
-            return np.zeros(self.everything.height, dtype=bool)
         return self.after.known & (self.after.labels != self.before)
 
     @cached_property
     def whole(self) -> list[LabelSet]:
         """Every label set of all galaxies, with all classes that are counted, in the order of tables."""
         own = [labels for model in self.models for labels in (model.labels, model.probabilities, model.posterior)]
-        if self.after is not None and not self.after.model and self.after.classes == self.classes:
+        if self.has_galaxies and not self.after.model and self.after.classes == self.classes:
             own.append(self.after)
         return [self.observed, *self.others, *(labels for labels in own if labels is not None), *self.truths.values()]
 
@@ -286,8 +309,7 @@ class Evidence:
 
     def view(self, labels: LabelSet) -> LabelSet:
         """A label set of the galaxies that are measured, as one of `sets`."""
-        with np.errstate(invalid="ignore"):
-            p = np.where(self.parts(labels)[:, 1] > 0.5, self.given(labels), np.nan)
+        p = np.where(self.parts(labels)[:, 1] > 0.5, self.given(labels), np.nan)
         return LabelSet.of_two(labels.name, labels.kind, p, (self.other, self.answer), labels.model)
 
     def parts(self, labels: LabelSet) -> np.ndarray:
@@ -303,18 +325,17 @@ class Evidence:
         """Weight of each measured galaxy in the bins of fractions, and last in all of them, shape (B + 1, M)."""
         bins = bins_of(self.fractions, self.frame, self.source)
         weights = sample_weights(self.frame, "balance", self.source)
-        weighted = bins if weights is None else bins * weights
-        return np.concatenate([weighted, np.max(weighted, axis=0, keepdims=True)]).astype(float)
+        weighted = bins * (1.0 if weights is None else weights)
+        return np.vstack([weighted, weighted.max(axis=0)])
 
     def in_bins(self, labels: LabelSet) -> tuple[np.ndarray, np.ndarray]:
         """The quantity by a label set in each bin, and last of all galaxies, and binomial errors, shape (B + 1,)."""
         parts = self.parts(labels)
         finite = np.isfinite(parts).all(axis=1)
         weights, (above, below) = self.inside[:, finite], parts[finite].T
-        with np.errstate(invalid="ignore", divide="ignore"):  # bins without such galaxies
-            total = weights @ below
-            value = weights @ above / total
-            return value, proportion_error(value, total**2 / (weights**2 @ below**2))
+        total = weights @ below
+        value = ratio(weights @ above, total)  # NaN in bins without such galaxies
+        return value, proportion_error(value, ratio(total**2, weights**2 @ below**2))
 
     @cached_property
     def tree(self) -> BiasTree:
@@ -365,10 +386,10 @@ class Evidence:
         }
         if self.truth is not None and (self.gold_name == TRUTH or not self.from_gold):
             columns["gold"], error = (array[:-1] for array in self.in_bins(self.truth))
-            columns["gold_stderr"] = np.zeros(nothing.size) if self.truth.of(self.rows).known.all() else error
+            columns["gold_stderr"] = 0.0 if self.truth.of(self.rows).known.all() else error
         if self.corrector is not None:
             columns["model"] = self.in_bins(self.corrector.best)[0][:-1]
-        return pl.DataFrame(columns).with_columns(pl.selectors.float().fill_nan(None))
+        return pl.DataFrame(columns).fill_nan(None)
 
     @property
     def ends(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -380,6 +401,21 @@ class Evidence:
         """Votes for the answers of the tree to the question, shape (M, A)."""
         assert self.asked is not None
         return votes_at_gates(self.frame, self.asked, self.source).counts[self.asked.question]
+
+    def argument(
+        self, transition: Transition, described: Mapping[str, Any], grid: np.ndarray | None = None
+    ) -> np.ndarray:
+        """What T depends on: α, or α and observables, of the galaxies that are measured, shape (M,) or (M, 1 + J).
+
+        Where an observable is missing, at the mean of the others. Or along a `grid` of α, at the means of all galaxies.
+        """
+        alpha, frame = (self.alpha, self.frame) if grid is None else (grid, self.everything)
+        observables = numeric_columns(frame, observables_of(described, transition), self.source)
+        if not observables.shape[1]:
+            return alpha
+        mean = np.nanmean(observables, axis=0)
+        filled = np.where(np.isfinite(observables), observables, mean)
+        return np.column_stack([alpha, filled if grid is None else np.tile(mean, (grid.size, 1))])
 
     def voted(self) -> np.ndarray:
         """What models predict through T: the observed label, or the fraction of votes for the answer, shape (M,)."""
@@ -395,10 +431,9 @@ class Evidence:
         """
         transition = model.transition
         p = model.p[self.rows]
-        at = argument(self.alpha, model.observables[self.rows])
+        at = self.argument(transition, model.curve)
         if self.asked is None:
-            with np.errstate(divide="ignore"):
-                return np.exp(observed_log_probabilities(np.log(p), at, transition))[:, DISK]
+            return np.sum(p * transition.matrix(at)[:, :, DISK], axis=1)
         if not isinstance(transition, TreeTransition) or transition.overdispersion is None:
             return np.full(self.rows.size, np.nan)
         names = observables_of(model.curve, transition)

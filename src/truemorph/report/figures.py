@@ -12,17 +12,15 @@ from matplotlib.figure import Figure
 
 from truemorph.bias.binning import Bins
 from truemorph.bias.curves.transitions import DISK
-from truemorph.bias.likelihood import observables_of
 from truemorph.bias.metrics.scores import calibration_error
 from truemorph.bias.plots import plot_fractions
 from truemorph.catalogs.columns import NAMED, percent_of_light
 from truemorph.catalogs.paths import path_labels
 from truemorph.plotting import BLACK, CYCLE, GREEN, ORANGE, RED, SKY, plain_text
-from truemorph.report.evidence import OBSERVED, Evidence, argument, numbers_of_bins
+from truemorph.report.evidence import OBSERVED, Evidence, numbers_of_bins
 from truemorph.report.lights import FEWEST_OF_A_CLASS
 from truemorph.report.measures import halves_by
 from truemorph.report.page import Illustration
-from truemorph.tables import numeric_columns
 
 # How matplotlib draws a label set: its `color`, `marker` and `ls`.
 Style = dict[str, Any]
@@ -54,11 +52,6 @@ def capital(text: str) -> str:
 def in_words(columns: Sequence[str]) -> str:
     """What columns are, in words; a column of the user's own by its name."""
     return ", ".join(NAMED[column].description if column in NAMED else column for column in columns)
-
-
-def by_name(by: str) -> str:
-    """What the columns are called in whose bins fractions are, such as "α and redshift"."""
-    return " and ".join("α" if column == "alpha" else column for column in by.split(","))
 
 
 def axis_label(evidence: Evidence, column: str) -> str:
@@ -112,7 +105,7 @@ def fractions(evidence: Evidence) -> Illustration:
         columns = numbers_of_bins(quoted)
         data = data.with_columns(pl.Series(f"{other}, {what}", values) for what, values in columns.items())
     names = ", ".join(own.ratios)
-    galaxies = f"{own.counts.sum():,} galaxies in bins of {by_name(own.by)}"
+    galaxies = f"{own.counts.sum():,} galaxies in bins of {own.by_name}"
     where = ", where the question applies" if evidence.is_gated else ""
     how = "with gold labels" if evidence.from_gold else "from the observed labels through T(α)"
     trends = "" if curve.drift is None else ", for trends of the true fraction with α up to δ"
@@ -146,14 +139,13 @@ def bias_curve(evidence: Evidence) -> Illustration:
         if evidence.is_gated:
             reached = np.isin(list(classes), asked.applies)
             panels[f"the majority path\nreaches {evidence.question}"] = np.tile(reached, (len(classes), 1))
-    grid = np.linspace(0.1, float(np.quantile(alpha, 0.99)), 200)
-    names = observables_of(estimate.about, estimate.transition)
-    at = argument(grid, numeric_columns(frame, names, evidence.source), along=True)
+    grid = np.linspace(0.1, np.quantile(alpha, 0.99), 200)
+    at = evidence.argument(estimate.transition, estimate.about, grid)
     curves = [(f"{fit.family}, estimated", estimate.transition.matrix(at), "")]
     for model in evidence.models:
         if not model.naive and model.head.classes == fit.classes:
-            own = argument(grid, model.observables, along=True)
-            curves.append((f"{model.name}, trained through", model.transition.matrix(own), ""))
+            matrix = model.transition.matrix(evidence.argument(model.transition, model.curve, grid))
+            curves.append((f"{model.name}, trained through", matrix, ""))
     for name, other in ({} if estimate.families is None else estimate.families.fits).items():
         if name != fit.family:
             curves.append((f"{name}, fitted", other.transition.matrix(at), "0.6"))
@@ -168,8 +160,8 @@ def bias_curve(evidence: Evidence) -> Illustration:
                 data.append(pl.DataFrame(about | {"by": by, "alpha": grid, "share": share}))
             for (definition, gold), marker in zip(evidence.known.items(), cycle("ovs^")):
                 if (rows := gold == k).sum() >= FEWEST_OF_A_CLASS:
-                    cut = Bins.cut(alpha[rows], min(12, int(rows.sum()) // FEWEST_OF_A_CLASS))
-                    share, error, _ = cut.averages(outcomes[k, labels[rows]].astype(float))
+                    cut = Bins.cut(alpha[rows], min(12, rows.sum() // FEWEST_OF_A_CLASS))
+                    share, error, _ = cut.averages(outcomes[k, labels[rows]])
                     axes.errorbar(cut.middles, share, error, fmt=marker, ms=4, color=colour)
                     points = {"by": definition, "alpha": cut.middles, "share": share, "stderr": error}
                     data.append(pl.DataFrame(about | points))
@@ -182,7 +174,7 @@ def bias_curve(evidence: Evidence) -> Illustration:
         figures,
         f"The bias curve T(α) by true class: {fit.statement}, by the {fit.method} method."
         + (f" Points: galaxies by the {evidence.gold_name}, with binomial errors." if evidence.known else "")
-        + (" Other columns that it depends on are at their means." if names else ""),
+        + (" Other columns that it depends on are at their means." if at.ndim > 1 else ""),
         pl.concat(data, how="diagonal"),
     )
 
@@ -220,7 +212,7 @@ def among_similar(evidence: Evidence) -> Illustration:
     )
 
 
-def calibration(evidence: Evidence) -> Illustration | None:
+def calibration(evidence: Evidence) -> list[Illustration]:
     """Observed frequency against probability: a panel for each thing that was compared with."""
     given = "" if evidence.question is None else f" | {evidence.question} applies"
     styles = styles_of(evidence)
@@ -252,21 +244,17 @@ def calibration(evidence: Evidence) -> Illustration | None:
             errors.append(f"{labels} {calibration_error(outcome, p):.3f} ({what})")
             columns = {"mean": cut.middles, "galaxies": galaxies, "fraction": share, "stderr": error}
             data.append(pl.DataFrame({"labels": labels, "against": what} | columns))
-        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
-        axes.set(xlabel=plain_text(xlabel), ylabel=plain_text(ylabel))
+        limits = (-0.02, 1.02)
+        axes.set(xlim=limits, ylim=limits, aspect="equal", xlabel=plain_text(xlabel), ylabel=plain_text(ylabel))
         if axes.containers:
             axes.legend(frameon=False, fontsize=8, loc="lower right")
             panels.append(axes.figure)
-    if not data:
-        return None
-    return Illustration(
-        evidence.file_name("calibration"),
-        panels,
+    caption = (
         f"Of galaxies with {name} = 0.7, are 70 % {evidence.answer}? Calibration error (mean distance of probability "
         f"and fraction): {'; '.join(errors)}. For the comparison with the observed labels, p is passed through "
-        "T(α), so it needs no gold labels.",
-        pl.concat(data),
+        "T(α), so it needs no gold labels."
     )
+    return [Illustration(evidence.file_name("calibration"), panels, caption, pl.concat(data))] if data else []
 
 
 def pairs_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:

@@ -24,7 +24,6 @@ from truemorph.labelling.labeller import Labeller
 from truemorph.questions import columns_of
 from truemorph.report.evidence import Evidence
 from truemorph.report.figures import overview, pairs_figure
-from truemorph.report.options import ReportOptions
 from truemorph.report.page import Galaxy, Gallery, Illustration, Pair, Section, Table
 
 # Columns that a report adds to a catalogue's own, under names that no catalogue has: the probability of the most
@@ -159,7 +158,7 @@ def _formatted(value: Any) -> str:
 
 def _sky(row: Mapping[str, Any]) -> str:
     ra, dec = row.get("ra"), row.get("dec")
-    if not isinstance(ra, float) or not isinstance(dec, float) or not np.isfinite(ra + dec):
+    if ra is None or dec is None or not np.isfinite(ra + dec):
         return ""
     return f"https://www.legacysurvey.org/viewer?ra={ra:.5f}&dec={dec:.5f}&zoom=15"
 
@@ -171,7 +170,7 @@ class Changed:
     evidence: Evidence
     frame: pl.DataFrame  # all galaxies, with what changes
     shown: Sequence[Shown]  # some of those that change, with pictures where there are any
-    note: str  # about better images
+    bad: Sequence[str]  # why better images can't be read
 
     @property
     def imaged(self) -> list[Shown]:
@@ -180,10 +179,9 @@ class Changed:
 
     @property
     def best(self) -> list[Shown]:
-        """The surest galaxies with a picture that change to the answer, or else of all that change."""
-        return _surest([picture for picture in self.shown if picture.row[_NOW] == self.evidence.answer]) or _surest(
-            self.shown
-        )
+        """The twelve surest with a picture that change to the answer, or else of all; first those with a better one."""
+        best = [picture for picture in self.imaged if picture.row[_NOW] == self.evidence.answer] or self.imaged
+        return sorted(best, key=lambda picture: (BETTER not in picture.pictures, -picture.row[AFTER]))[:_PAIRS]
 
     @property
     def examples(self) -> list[Pair]:
@@ -194,25 +192,21 @@ class Changed:
         """All galaxies that change, surest first: labels before and after, and probabilities."""
         evidence = self.evidence
         chosen = choose(self.frame, self.frame.height)
-        assert evidence.after is not None
-        names = columns_of("posterior", evidence.after.classes)
-        chances = np.array(chosen[_CHANCES].to_list()).reshape(-1, len(names))
-        chosen = chosen.with_columns(pl.Series(name, chance) for name, chance in zip(names, chances.T, strict=True))
+        chances, names = (columns_of(what, evidence.after.classes) for what in (_CHANCES, "posterior"))
         columns = {
             "object_id": "object_id",
             _BEFORE: "observed_label",
             _NOW: "most_probable",
             **{name: name for name in ("alpha", FRACTIONS[1], "ra", "dec")},
             PICTURE: columns_of("p", [evidence.answer])[0],
-            **{name: name for name in names},
+            **dict(zip(chances, names, strict=True)),
         }
         return chosen.select(pl.col(name).alias(to) for name, to in columns.items() if name in chosen.columns)
 
     def section(self) -> Section:
         """How many galaxies change from which class to which, and the surest of them."""
         evidence = self.evidence
-        after = self.evidence.after
-        assert after is not None
+        after = evidence.after
         rows = []
         for k, name in enumerate(after.classes):
             counts = np.bincount(after.labels[(evidence.before == k) & after.known], minlength=len(after.classes))
@@ -226,13 +220,17 @@ class Changed:
         best = self.best
         n = sum(BETTER in picture.pictures for picture in self.shown)
         if not best:
-            return Section(title, "" if self.imaged else "This catalogue has no images.", tables=[table])
-        middle = "Middle: a better image. " if n else ""
+            return Section(title, "This catalogue has no images.", tables=[table])
+        said = f"The surest changes to {evidence.answer}. Left: the image that was labelled. "
+        said += "Middle: a better image. " if n else ""
         if any(MAP in picture.pictures for picture in best):
-            middle += f"Right: what raises the score of {evidence.answer} (Grad-CAM). "
-        said = f"The surest changes to {evidence.answer}. Left: the image that was labelled. {middle}{self.note}"
-        kinds = (SEEN, BETTER, MAP)
-        pairs = [_pair(picture, evidence, kinds, tell_missing=n > 0) for picture in best]
+            said += f"Right: what raises the score of {evidence.answer} (Grad-CAM). "
+        if evidence.options.better is None:
+            said += "Give better images (`better`: a folder of files named after the ids) to see what these are."
+        else:
+            said += f"{n} of the {len(self.shown)} galaxies shown have a better image."
+        said += f" {len(self.bad)} can't be read (first: {self.bad[0]})." if self.bad else ""
+        pairs = [_pair(picture, evidence, (SEEN, BETTER, MAP), tell_missing=n > 0) for picture in best]
         return Section(title, said, tables=[table], pairs=pairs)
 
     @property
@@ -250,36 +248,32 @@ class Changed:
                 alpha, after = picture.row["alpha"], picture.row[AFTER]
                 title = f"α {alpha:.1f}, p {after:.2f}"
                 pairs.append({"seen": picture.pictures[SEEN], "better": picture.pictures[BETTER], "title": title})
-                data.append({"object_id": str(picture.row["object_id"]), "alpha": alpha, p: after})
+                data.append({"object_id": picture.row["object_id"], "alpha": alpha, p: after})
         if not pairs:
             return []
         text = f"Galaxies that changed to {self.evidence.answer}: above as they were labelled, below a better image."
-        figures = [Illustration("pairs", pairs_figure(pairs), text, pl.DataFrame(data))]
-        return [*figures, overview(self.evidence, pairs[:_EXAMPLES])]
+        drawn = Illustration("pairs", pairs_figure(pairs), text, pl.DataFrame(data))
+        return [drawn, overview(self.evidence, pairs[:_EXAMPLES])]
 
 
 def changed_galaxies(evidence: Evidence, galaxies: int) -> Changed:
     """Find the galaxies whose label changes, with pictures of some `galaxies`."""
     after = evidence.after
-    assert after is not None
     classes = np.array(after.classes)
     columns: dict[str, Any] = {
         _BEFORE: classes[evidence.before],
-        _NOW: classes[np.maximum(after.labels, 0)],
+        _NOW: classes[after.labels],
         AFTER: np.nan_to_num(after.probabilities).max(axis=1),
-        _CHANCES: after.probabilities,
+        **dict(zip(columns_of(_CHANCES, after.classes), after.probabilities.T, strict=True)),
     }
-    for name, chances in _said_by_models(evidence).items():
-        columns[name] = pl.Series(chances).fill_nan(None)
+    columns |= _said_by_models(evidence)
     for truth in evidence.truths.values():
         names = dict(enumerate(truth.classes))
-        gold = pl.Series(truth.labels).replace_strict(names, default=None, return_dtype=pl.String)
-        columns[_SAID + truth.name] = gold
-    frame = evidence.everything.hstack(pl.DataFrame(columns))
+        columns[_SAID + truth.name] = list(map(names.get, truth.labels))  # None where unknown
+    frame = evidence.everything.hstack(pl.DataFrame(columns).fill_nan(None))
     change = pl.when(pl.Series(evidence.changed)).then(pl.format("{} to {}", _BEFORE, _NOW)).otherwise(pl.lit(""))
     frame = frame.with_columns(change.alias(CHANGE))
-    shown, bad = _with_pictures(choose(frame, galaxies), evidence)
-    return Changed(evidence, frame, shown, _about_better(shown, bad, evidence.options))
+    return Changed(evidence, frame, *_with_pictures(choose(frame, galaxies), evidence))
 
 
 def _said_by_models(evidence: Evidence) -> dict[str, np.ndarray]:
@@ -302,7 +296,7 @@ def gallery_of(every: Sequence[Changed]) -> Gallery | None:
         return None
     several = len(every) > 1
     most = max(1 + len(picture.pictures) for picture in shown)  # with a thumbnail
-    limit = int(_BUDGET / len(shown) / most)
+    limit = _BUDGET // (len(shown) * most)
     counted = "the answer" if several else every[0].evidence.answer
     ranges = {"posterior": "p of the most probable class", "p": f"p({counted}) of the picture", "alpha": "α"}
     ranges |= {} if several else {"votes": f"votes for {counted}"}
@@ -336,8 +330,7 @@ def _votes(row: Mapping[str, Any], evidence: Evidence) -> dict[str, str]:
 
 def _galaxy(galaxy: Shown, evidence: Evidence, limit: int) -> Galaxy:
     row = galaxy.row
-    gold = _gold(galaxy.row, evidence)
-    assert evidence.after is not None
+    gold = _gold(row, evidence)
     keys = {
         "posterior": row[AFTER],
         "p": row.get(PICTURE),
@@ -351,14 +344,15 @@ def _galaxy(galaxy: Shown, evidence: Evidence, limit: int) -> Galaxy:
     caption = [f"α {row['alpha']:.1f}, p {row[AFTER]:.2f}", row[CHANGE], *([f"gold: {gold}"] if gold else [])]
     details = [("α", _formatted(row["alpha"])), ("observed label", row[_BEFORE]), ("change", row[CHANGE])]
     details += _votes(row, evidence).items()
-    chances = zip(evidence.after.classes, row[_CHANCES], strict=True)
-    details += [(f"p({name}) given the label", _formatted(float(p))) for name, p in chances]
+    classes = evidence.after.classes
+    chances = zip(classes, columns_of(_CHANCES, classes), strict=True)
+    details += [(f"p({name}) given the label", _formatted(row[column])) for name, column in chances]
     details += [(name.removeprefix(_SAID), _formatted(row[name])) for name in row if name.startswith(_SAID)]
     more = (*evidence.options.intrinsic, "radius", "psf_fwhm", "ra", "dec", "split")
     details += [(name, _formatted(row[name])) for name in more if name in row]
     details += [] if BETTER in galaxy.pictures else [(BETTER, "none")]
     return Galaxy(
-        name=str(row["object_id"]),
+        name=row["object_id"],
         thumbnail="" if galaxy.cropped is None else jpeg_source(galaxy.cropped, limit, _THUMBNAIL),
         caption=caption,
         keys={name: round(value, 4) if isinstance(value, float) else value for name, value in keys.items()},
@@ -368,34 +362,15 @@ def _galaxy(galaxy: Shown, evidence: Evidence, limit: int) -> Galaxy:
     )
 
 
-def _surest(shown: Sequence[Shown]) -> list[Shown]:
-    """The twelve surest of galaxies with a picture; first those with a better one."""
-    seen = [picture for picture in shown if SEEN in picture.pictures]
-    return sorted(seen, key=lambda picture: (BETTER not in picture.pictures, -picture.row[AFTER]))[:_PAIRS]
-
-
-def _about_better(shown: Sequence[Shown], bad: Sequence[str], options: ReportOptions) -> str:
-    """How many galaxies have a better image."""
-    if options.better is None:
-        return "Give better images (`better`: a folder of files named after the ids) to see what these are."
-    n = sum(BETTER in picture.pictures for picture in shown)
-    note = f"{n} of the {len(shown)} galaxies shown have a better image."
-    return note + (f" {len(bad)} can't be read (first: {bad[0]})." if bad else "")
-
-
 def _pair(galaxy: Shown, evidence: Evidence, kinds: Sequence[str], tell_missing: bool = False) -> Pair:
-    """The wanted pictures of a galaxy; if `tell_missing`, also that a better picture is missing."""
+    """The wanted pictures of a galaxy, and its labels; if `tell_missing`, also that a better picture is missing."""
     pictures = [(what, jpeg_source(galaxy.pictures[what])) for what in kinds if what in galaxy.pictures]
     if tell_missing and BETTER not in galaxy.pictures:
         pictures.insert(1, ("no better image", ""))
-    return Pair(_caption(galaxy.row, evidence), pictures)
-
-
-def _caption(row: Mapping[str, Any], evidence: Evidence) -> str:
-    """The labels of a galaxy."""
+    row = galaxy.row
     texts = [said if evidence.asked else f"{name} {said}" for name, said in _votes(row, evidence).items()]
     votes = "; ".join(said for said in texts if said != "nobody was asked")
     gold = _gold(row, evidence)
     truth = "" if gold is None else f"; {evidence.gold_name.removesuffix('s')}: {gold}"
     said = f"α = {row['alpha']:.1f}. Labelled {row[_BEFORE]}{f' ({votes})' if votes else ''}; corrected: {row[_NOW]}"
-    return f"{said} (p = {row[AFTER]:.2f}){truth}. {row['object_id']}"
+    return Pair(f"{said} (p = {row[AFTER]:.2f}){truth}. {row['object_id']}", pictures)

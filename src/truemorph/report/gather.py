@@ -22,7 +22,7 @@ from truemorph.bias.result import Settings
 from truemorph.catalogs.catalogue import TEXT_ID, classes_of, read_catalogue, rows_where
 from truemorph.catalogs.label_sets import FIFTHS, LabelSet, sets_of_others
 from truemorph.catalogs.other_labels import hash_of_model, is_of_model, with_other_labels
-from truemorph.catalogs.paths import asked_in, asked_of, given_labels, gold_column, majority_paths, path_labels, root_of
+from truemorph.catalogs.paths import asked_in, asked_of, given_labels, gold_column, majority_paths, root_of
 from truemorph.catalogs.question_gold import class_of_gold
 from truemorph.catalogs.sampling import TEST
 from truemorph.catalogs.selected import SampleOptions, filtered, from_same_images, gold_labels, rows_hash, rows_of
@@ -36,7 +36,6 @@ from truemorph.labelling.labeller import IN_SAMPLE
 from truemorph.labelling.run import LabelOptions
 from truemorph.questions import Asked, Quantity, columns_of, fraction_names
 from truemorph.report.evidence import GOLD_LABELS, OBSERVED, TRUTH, Evidence, Model
-from truemorph.report.measures import bins_of
 from truemorph.report.options import ReportOptions
 from truemorph.tables import CatalogTable, left_join, missing_in, numeric_columns, read_table
 
@@ -162,8 +161,7 @@ def _begin(
         asked = replace(estimate.transition.asked, tree=asked_in(catalogue, question).tree)
     frame = catalogue.frame.with_columns(TEXT_ID)
     findings = missing_in(frame, options.intrinsic, source)
-    numbers = [column for column in by if frame.schema.get(column) != pl.String]
-    numeric_columns(frame, [*options.intrinsic, *numbers], source)
+    numeric_columns(frame, options.intrinsic, source)
     of_estimate = _rests_on(estimate, catalogue)
     # The page is on the estimate's galaxies, and on those of all splits.
     chosen = [] if of_estimate else [rule for rule in estimate.about.get("where", ()) if "split" not in rule]
@@ -211,7 +209,7 @@ def _begin(
 
 
 def _finish(evidence: Evidence, classifiers: Mapping[str, Classifier], labels: Mapping[str, pl.DataFrame]) -> Evidence:
-    """Add models, and what the report says of each galaxy; measure on the galaxies that all models label."""
+    """Add models; measure on the galaxies that all of them label."""
     models = [
         _model(name, model, number, evidence, labels[name])
         for name, model in classifiers.items()
@@ -219,10 +217,10 @@ def _finish(evidence: Evidence, classifiers: Mapping[str, Classifier], labels: M
         if head.question == evidence.question
     ]
     rows, which = evidence.rows, evidence.which
-    labelled = {model.name: np.isfinite(model.p).all(axis=1) for model in models}
-    left_out = {name: int((~has_label[rows]).sum()) for name, has_label in labelled.items()}
+    has_label = {model.name: np.isfinite(model.p[rows]).all(axis=1) for model in models}
+    left_out = {name: int(np.count_nonzero(~labelled)) for name, labelled in has_label.items()}
     if models:
-        rows = rows[np.all([has_label[rows] for has_label in labelled.values()], axis=0)]
+        rows = rows[np.all(list(has_label.values()), axis=0)]
         which = f"{rows.size:,} of {which}" if rows.size < evidence.rows.size else which
     if rows.size < _FEWEST:
         raise InputError(
@@ -230,18 +228,7 @@ def _finish(evidence: Evidence, classifiers: Mapping[str, Classifier], labels: M
             "are needed (galaxies that a model's only member was trained on have none: train with `folds` 2 or more)"
         )
     predicted = _with_predictions(evidence, {model.name: labels[model.name] for model in models})
-    evidence = replace(evidence, models=models, rows=rows, which=which, left_out=left_out, with_predictions=predicted)
-    corrector = evidence.corrector
-    through = evidence.asked
-    if corrector is not None and corrector.posterior is not None:
-        through = corrector.head.asked
-        after = replace(corrector.posterior, probabilities=corrector.after, classes=corrector.head.classes)
-    else:
-        after = _by_estimate(evidence)
-    before = evidence.observed.labels
-    if through is not None:
-        before = path_labels(evidence.everything, through, evidence.source)
-    return replace(evidence, after=after, before=before)
+    return replace(evidence, models=models, rows=rows, which=which, left_out=left_out, with_predictions=predicted)
 
 
 def _with_predictions(evidence: Evidence, labels: Mapping[str, pl.DataFrame]) -> PopulationFractions | None:
@@ -251,8 +238,7 @@ def _with_predictions(evidence: Evidence, labels: Mapping[str, pl.DataFrame]) ->
     """
     estimate, catalogue = evidence.estimate, evidence.catalogue
     about, fractions = estimate.about, estimate.fractions
-    is_same = about.get("rows_sha256") == rows_hash(catalogue, about.get("where", ()))
-    if not labels or "gold_rule" not in about or "other_labels" in about or not is_same:
+    if not labels or "gold_rule" not in about or "other_labels" in about or _rests_on(estimate, catalogue):
         return None
     tables = [CatalogTable(frame, metadata={"model_hash": name}, path=Path(name)) for name, frame in labels.items()]
     named = {name: about[name] for name in ("where", "intrinsic", "observables", "weights") if name in about}
@@ -312,24 +298,6 @@ def _rests_on(estimate: Estimate, catalogue: CatalogTable) -> list[Finding]:
     return [Finding("estimate-of-other-galaxies", "caution", message, action)]
 
 
-def _by_estimate(evidence: Evidence) -> LabelSet:
-    """What the estimate alone says of each galaxy, from its class fractions and the observed labels."""
-    estimate, frame = evidence.estimate, evidence.everything
-    transition, total = estimate.transition, estimate.curve.class_fractions
-    prior = np.tile(total, (frame.height, 1))
-    if isinstance(transition, TreeTransition):
-        of = np.array(transition.asked.answers_of_classes)
-        # T may tell apart paths to which the question does not apply; these have the same ratio at all α.
-        parts = total / np.maximum(total @ (of[:, None] == of), 1e-12)
-        fractions = estimate.fractions
-        by_galaxy = fractions.fractions[bins_of(fractions, frame, evidence.source).argmax(axis=0)]
-        prior = np.maximum(by_galaxy[:, of] * parts, 0)
-        prior /= prior.sum(axis=1, keepdims=True)
-    names = observables_of(estimate.about, transition)
-    p = given_labels(prior, frame, transition, names, evidence.source)
-    return LabelSet(f"{Path(evidence.origin).stem}: posterior", "posterior", p, estimate.curve.classes)
-
-
 def _labels_by(name: str, model: Classifier, path: Path, tables: Sequence[CatalogTable], files: Path) -> pl.DataFrame:
     """A model's labels of the catalogue: those given, those of an earlier report, or new ones."""
     kept = files / "labels" / f"{name.replace(os.sep, '_')}.parquet"
@@ -355,17 +323,16 @@ def _model(name: str, model: Classifier, number: int, evidence: Evidence, labels
     columns = columns_of("p", head.columns)
     joined = left_join(frame.select("object_id"), unseen.select(TEXT_ID, *columns))
     p = joined.select(pl.col(columns).cast(pl.Float64)).to_numpy()
-    transition = transition_from_dict(dict(curve))
+    transition = transition_from_dict(curve)
     answers = np.arange(len(evidence.classes))
     if evidence.asked is not None:
         assert head.asked is not None
         answers = np.array(evidence.asked.answers_in(head.asked))
     names = observables_of(curve, transition)
     after = np.full(p.shape, np.nan)
-    if not isinstance(transition, MatrixTransition) or transition.n_observables:
+    if not isinstance(transition, MatrixTransition):
         after = given_labels(p, frame, transition, names, evidence.source)
-    observables = numeric_columns(frame, names, evidence.source)
-    return Model(name, model, head, curve, p, after, observables, evidence.classes, answers, evidence.answer)
+    return Model(name, model, head, curve, p, after, evidence.classes, answers, evidence.answer)
 
 
 def _measured_rows(frame: pl.DataFrame, options: ReportOptions, source: str, models: bool) -> tuple[np.ndarray, str]:
@@ -443,7 +410,7 @@ def _others(
     root = root_of(catalogue) if asked is None else asked
     joined, others = with_other_labels(catalogue, asked, tables)
     sets = sets_of_others(joined.frame, root, others, classes if asked is None else None)
-    numbers = dict(zip(joined.frame["object_id"].cast(pl.String), range(joined.frame.height), strict=True))
+    numbers = dict(zip(joined.frame["object_id"], range(joined.frame.height), strict=True))
     rows = frame["object_id"].replace_strict(numbers, default=-1).to_numpy()
     answered = rows[:, None] >= 0
     sets = [replace(labels, probabilities=np.where(answered, labels.probabilities[rows], np.nan)) for labels in sets]

@@ -10,14 +10,12 @@ import numpy as np
 from truemorph.bias.checks.selection import LEVEL
 from truemorph.bias.curves.paths import TreeTransition
 from truemorph.bias.curves.transitions import DISK, SMOOTH
-from truemorph.bias.likelihood import observables_of
 from truemorph.bias.metrics.scores import calibration_error
 from truemorph.catalogs.label_sets import LabelSet, nearly_one_class
 from truemorph.findings import Finding, unique
-from truemorph.report.evidence import TRUTH, Evidence, Model, argument
+from truemorph.report.evidence import TRUTH, Evidence, Model
 from truemorph.report.measures import chance_calibration_error, compared_accuracies, fraction_errors, has_answer, rms_of
 from truemorph.report.page import Light, in_order
-from truemorph.tables import numeric_columns
 
 # Of class fractions, which are quoted to two digits.
 _SMALL = 0.05
@@ -32,7 +30,7 @@ GOLD, ESTIMATE, MODEL, DATA = "Agreement with gold labels", "Estimate", "Classif
 Check = Finding | tuple[str, str]
 
 
-def lights(every: Sequence[Evidence], more_checks: Mapping[str, Iterable[Check]] | None = None) -> tuple[Light, ...]:
+def lights(every: Sequence[Evidence], more_checks: Mapping[str, Iterable[Check]] | None = None) -> list[Light]:
     """All checks of a report on some questions, one light a group: `GOLD`, `ESTIMATE`, `MODEL`, `DATA`.
 
     `more_checks` were made elsewhere, by the name of their group.
@@ -47,7 +45,7 @@ def lights(every: Sequence[Evidence], more_checks: Mapping[str, Iterable[Check]]
         findings = unique(check for check in checks if isinstance(check, Finding) and check not in seen)
         seen.update(findings)
         out.append(Light(name, in_order(findings), [check for check in checks if not isinstance(check, Finding)]))
-    return tuple(out)
+    return out
 
 
 def _of_gold(evidence: Evidence) -> Iterator[Check]:
@@ -67,16 +65,15 @@ def _of_gold(evidence: Evidence) -> Iterator[Check]:
 def _against_gold(evidence: Evidence, model: Model, truth: LabelSet) -> Iterator[Check]:
     """Fractions of a model, and its labels of galaxies to which the question applies by gold labels."""
     best = model.best
-    right = evidence.parts(truth)
-    has_gold = np.isfinite(right).all(axis=1)
-    ours, theirs = (evidence.parts(labels)[has_gold] for labels in (best, evidence.observed))
-    applies = right[has_gold, 1] > 0
+    has_gold = np.isfinite(evidence.parts(truth)).all(axis=1)
+    right, ours, theirs = (evidence.parts(labels)[has_gold] for labels in (truth, best, evidence.observed))
+    applies = right[:, 1] > 0
     if not applies.any():
         return
-    errors = fraction_errors(right[has_gold], ours, theirs, evidence.alpha[has_gold])
+    errors = fraction_errors(right, ours, theirs, evidence.alpha[has_gold])
     what = f"Error of the {evidence.quantity.name}s of {best.name} (rms over fifths of α)"
     yield from _fractions_compared(what, *errors, truth.of(evidence.rows))
-    accuracies = compared_accuracies(*(has_answer(values[applies]) for values in (right[has_gold], ours, theirs)))
+    accuracies = compared_accuracies(*(has_answer(values[applies]) for values in (right, ours, theirs)))
     galaxies = model.classifier.uses_images or bool(model.classifier.features)
     yield from _labels_compared(f"Balanced accuracy of {best.name}", *accuracies, evidence.view(truth), galaxies)
 
@@ -142,65 +139,60 @@ def _labels_compared(
 
 def _of_models(evidence: Evidence) -> Iterator[Check]:
     for model in evidence.models:
-        name = _named(evidence, model)
-        yield from _not_labelled(name, evidence.left_out.get(model.name, 0), evidence.rows.size)
-        yield from _one_class(evidence, model, name)
+        yield from _not_labelled(evidence, model)
+        yield from _one_class(evidence, model)
     for model in evidence.judged:
-        name = _named(evidence, model)
         if model.naive and not model.classifier.trained_on.get("gold_definition"):
-            text = f"{name} was trained without a bias curve, so it treats the observed labels as correct."
+            text = f"{model.title} was trained without a bias curve, so it treats the observed labels as correct."
             yield Finding("labels-treated-as-correct", "caution", text, "Train with a bias curve (`transition`).")
-        yield from model.contradictions or _predicted_labels(evidence, model, name)
-        yield from _drift(evidence, model, name)
+        yield from model.contradictions or _predicted_labels(evidence, model)
+        yield from _drift(evidence, model)
         if not model.naive:
-            yield from _against_estimate(evidence, model, name)
+            yield from _against_estimate(evidence, model)
         if model.best.kind == "posterior" and model.classifier.uses_images:
             text = (
-                f"The posterior of {name} treats image and label as independent. They are not, because "
+                f"The posterior of {model.title} treats image and label as independent. They are not, because "
                 "whoever labelled these galaxies saw the same pixels as the network, so it is slightly overconfident."
             )
             yield Finding("posterior-overconfident", "note", text)
 
 
-def _named(evidence: Evidence, model: Model) -> str:
-    return f"{model.name} ({evidence.question})" if len(model.classifier.heads) > 1 else model.name
-
-
-def _one_class(evidence: Evidence, model: Model, name: str) -> Iterator[Finding]:
+def _one_class(evidence: Evidence, model: Model) -> Iterator[Finding]:
     """Whether a model gives nearly all galaxies one class, or nearly all to which the question applies one answer."""
     p = model.probabilities.probabilities[evidence.rows]
     classes, applies = np.array(evidence.classes), np.array(evidence.of_question) > 0
     for of, where in ((np.ones_like(applies), ""), (applies, f" where {evidence.question} applies")):
         inside = p[p[:, of].sum(axis=1) > 0.5][:, of]
         share = np.bincount(inside.argmax(axis=1), minlength=of.sum()) / max(len(inside), 1)
-        most = int(share.argmax())
-        if findings := list(nearly_one_class(name, float(share[most]), f"{classes[of][most]}{where}")):
+        most = share.argmax()
+        if findings := list(nearly_one_class(model.title, share[most], f"{classes[of][most]}{where}")):
             yield from findings
             return
 
 
-def _not_labelled(name: str, missing: int, labelled: int) -> Iterator[Finding]:
+def _not_labelled(evidence: Evidence, model: Model) -> Iterator[Finding]:
     """Whether many galaxies have no class probability by a model."""
-    fraction = missing / (missing + labelled)
+    missing = evidence.left_out.get(model.name, 0)
+    fraction = missing / (missing + evidence.rows.size)
     if fraction > _SMALL:
         text = (
-            f"{missing:,} galaxies ({fraction:.0%}) have no class probability by {name} and are left out "
+            f"{missing:,} galaxies ({fraction:.0%}) have no class probability by {model.title} and are left out "
             "here: no readable image, no value of a feature, or a label that its only member was trained on."
         )
         yield Finding("rows-not-labelled", "caution", text, "Check why they are missing; train with `folds` 2 or more.")
 
 
-def _predicted_labels(evidence: Evidence, model: Model, name: str) -> Iterator[Check]:
+def _predicted_labels(evidence: Evidence, model: Model) -> Iterator[Check]:
     """Whether class probabilities and T(α) together predict the observed labels, beyond what chance alone gives."""
     seen, voted = evidence.predicted(model), evidence.voted()
     finite = np.isfinite(seen) & np.isfinite(voted)
     if not finite.any():
         return
-    variance = None if evidence.asked is None else (seen - voted)[finite] ** 2  # of a single label, or of votes
-    chance, scatter = chance_calibration_error(seen[finite], variance)
+    variance = seen * (1 - seen) if evidence.asked is None else (seen - voted) ** 2  # of a single label, or of votes
+    chance, scatter = chance_calibration_error(seen[finite], variance[finite])
     off = calibration_error(voted, seen)
-    beyond = float(np.sqrt(off**2 - chance**2)) if off > chance + 2 * scatter else 0.0
-    what = f"Observed labels as {name} predicts them through T(α)"
+    beyond = np.sqrt(off**2 - chance**2) if off > chance + 2 * scatter else 0.0
+    what = f"Observed labels as {model.title} predicts them through T(α)"
     numbers = f"calibration error {off:.3f} (by chance {chance:.3f} ± {scatter:.3f})"
     if beyond < _SMALL / 2:
         yield what, numbers
@@ -217,14 +209,14 @@ def _predicted_labels(evidence: Evidence, model: Model, name: str) -> Iterator[C
         yield Finding("labels-not-predicted", "problem", text, action)
 
 
-def _drift(evidence: Evidence, model: Model, name: str) -> Iterator[Check]:
+def _drift(evidence: Evidence, model: Model) -> Iterator[Check]:
     """Whether the drift with α falls, beyond its errors."""
     rows = evidence.row(evidence.observed), evidence.row(model.best)
-    if any(row["excess"] is None for row in rows):
-        return
     before, after = (row["excess"] for row in rows)
-    error = float(np.linalg.norm([row["bootstrap_std" if evidence.tree.bootstrap else "floor_std"] for row in rows]))
-    what = f"Drift of {name} with resolution ({evidence.tree.measure} above floor)"
+    if None in (before, after):
+        return
+    error = np.linalg.norm([row["bootstrap_std" if evidence.tree.bootstrap else "floor_std"] for row in rows])
+    what = f"Drift of {model.title} with resolution ({evidence.tree.measure} above floor)"
     numbers = f"{after:.3f}, observed labels {before:.3f}, error of the difference {error:.3f}"
     if after - before > 2 * error:
         text = f"The class probabilities drift more with α than the observed labels. {what}: {numbers}."
@@ -241,20 +233,18 @@ def _drift(evidence: Evidence, model: Model, name: str) -> Iterator[Check]:
         yield Finding("bias-remains", "caution", text, action)
 
 
-def _against_estimate(evidence: Evidence, model: Model, name: str) -> Iterator[Check]:
+def _against_estimate(evidence: Evidence, model: Model) -> Iterator[Check]:
     """The T(α) that a model was trained through against that of the estimate, by its values for the same galaxies."""
     estimate = evidence.estimate
-    curves = (model.transition, evidence.estimate.transition)
+    curves = (model.transition, estimate.transition)
     kinds = [curve.asked if isinstance(curve, TreeTransition) else None for curve in curves]
     if kinds[0] != kinds[1]:
         return
-    values = []
-    for curve, about in zip(curves, (model.curve, estimate.about), strict=True):
-        others = numeric_columns(evidence.frame, observables_of(about, curve), evidence.source)
-        matrix = curve.matrix(argument(evidence.alpha, others))
-        values.append(matrix[:, DISK, SMOOTH] if kinds[0] is None else matrix)
-    apart = float(np.mean(np.abs(values[0] - values[1])))
-    what = f"T(α) of {name} against that of the estimate ({estimate.curve.family}, {estimate.curve.method})"
+    described = zip(curves, (model.curve, estimate.about), strict=True)
+    first, second = (curve.matrix(evidence.argument(curve, about)) for curve, about in described)
+    differences = np.abs(first - second)
+    apart = np.mean(differences[:, DISK, SMOOTH] if kinds[0] is None else differences)
+    what = f"T(α) of {model.title} against that of the estimate ({estimate.curve.family}, {estimate.curve.method})"
     numbers = f"{apart:.3f} (mean absolute difference)"
     if apart < _SMALL:
         yield what, numbers
@@ -298,8 +288,8 @@ def _of_sample(evidence: Evidence) -> Iterator[Check]:
         text = "Bias is measured without intrinsic columns, so a real change of class fractions with α counts as bias."
         action = "Give columns such as luminosity, physical size and redshift (`intrinsic`)."
         limits.append(Finding("intrinsic-missing", "caution", text, action))
+    else:
+        yield "Bias measured at fixed intrinsic properties", ", ".join(evidence.options.intrinsic)
     for finding in limits:  # fractions from gold labels do not rest on how bias is measured
         is_note = evidence.from_gold and finding.severity == "caution"
         yield replace(finding, severity="note") if is_note else finding
-    if evidence.tree.intrinsic is not None:
-        yield "Bias measured at fixed intrinsic properties", ", ".join(evidence.options.intrinsic)

@@ -60,7 +60,7 @@ class BiasTree:
         bins: int | None = None,
     ) -> BiasTree:
         """With the depth and bins that are given, or at least 25 galaxies a bin, where that is possible."""
-        usable = alpha.size if intrinsic is None else int(np.isfinite(intrinsic).all(axis=1).sum())
+        usable = alpha.size if intrinsic is None else np.isfinite(intrinsic).all(axis=1).sum()
         chosen = choose_bins(usable, intrinsic is not None)
         depth = chosen[0] if depth is None or intrinsic is None else depth
         return cls(alpha, intrinsic, depth, chosen[1] if bins is None else bins, bootstrap, seed)
@@ -105,8 +105,8 @@ def agreement(labels: LabelSet, reference: LabelSet) -> dict[str, Any]:
     shares = ratio(right, called)
     return {
         "accuracy": float(ratio(right.sum(), called.sum())),
-        "precision": float(np.nanmean(shares)) if own.size else np.nan,
-        **{f"precision_{name}": float(share) for name, share in zip(names, shares, strict=True)},
+        "precision": np.nanmean(shares) if own.size else np.nan,
+        **{f"precision_{name}": share for name, share in zip(names, shares, strict=True)},
         **{f"to_{name}": int(n) for name, n in zip(names, called - right, strict=True)},
     }
 
@@ -133,12 +133,12 @@ def table_one(
     `parts` are numerator and denominator of the fraction by set, (N, 2), if not all galaxies are in the denominator.
     """
     observed = next(label_set for label_set in sets if label_set.kind == "observed")
-    if references is None:
-        references = {label_set.name: observed for label_set in sets if label_set.kind not in ("observed", "truth")}
     rows = []
     for label_set in sets:
         moved = {} if label_set.kind in ("observed", "truth") else agreement(label_set, observed)
-        agreed = agreement(label_set, references[label_set.name]) if label_set.name in references else {}
+        agreed = moved
+        if references is not None:
+            agreed = agreement(label_set, references[label_set.name]) if label_set.name in references else {}
         row: dict[str, Any] = {
             "labels": label_set.name,
             "kind": label_set.kind,
@@ -159,20 +159,17 @@ def table_one(
             row |= {f"balanced_accuracy: {definition}": accuracy, f"fraction_rms: {definition}": rms}
         rows.append(row)
     # NaN: galaxies, a class, or an answer in all bins, are missing.
-    return pl.DataFrame(rows, infer_schema_length=None).with_columns(pl.selectors.float().fill_nan(None))
+    return pl.DataFrame(rows, infer_schema_length=None).fill_nan(None)
 
 
-def chance_calibration_error(
-    probability: np.ndarray, variance: np.ndarray | None = None, bins: int = 15
-) -> tuple[float, float]:
+def chance_calibration_error(probability: np.ndarray, variance: np.ndarray) -> tuple[float, float]:
     """Mean and scatter of `calibration_error` if the probabilities are right, which so few galaxies have by chance.
 
-    `variance` is that of each outcome, by default of a single label.
+    `variance` is that of each outcome.
     """
-    order = np.argsort(probability, kind="stable")
-    each = (probability * (1 - probability) if variance is None else variance)[order]
+    each = variance[np.argsort(probability, kind="stable")]
     # The absolute value of a normal deviate has mean sqrt(2/π) and variance 1 - 2/π.
-    variances = np.array([np.sum(part) for part in np.array_split(each, min(bins, each.size))]) / each.size**2
+    variances = np.array([part.sum() for part in np.array_split(each, min(15, each.size))]) / each.size**2
     return float(np.sqrt(2 / np.pi) * np.sqrt(variances).sum()), float(np.sqrt((1 - 2 / np.pi) * variances.sum()))
 
 
@@ -239,4 +236,4 @@ def bins_of(fractions: PopulationFractions, frame: pl.DataFrame, source: str) ->
     columns = numeric_columns(frame, fractions.columns, source)
     values = np.squeeze(columns)
     cut = Bins.at(values, fractions.edges)
-    return np.isfinite(columns).all(axis=1) & (cut.find(values) == np.arange(cut.count)[:, None])
+    return np.isfinite(columns).all(axis=1) & (cut.index == np.arange(cut.count)[:, None])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -105,23 +106,20 @@ def looks(evidence: Evidence) -> tuple[list[Section], list[Check]]:
     if evidence.question is not None:
         of = f" ({evidence.question})"
         classes = tuple(dict.fromkeys(model.head.columns[model.explained] for model in chosen))
-        called = {model.name: model.p.argmax(axis=1)[evidence.rows] == model.explained for model in chosen}
-        frame = frame.filter(np.any(list(called.values()), axis=0))
-        chosen = [model for model in chosen if called[model.name].any()]
+        called = [model.p[evidence.rows].argmax(axis=1) == model.explained for model in chosen]
+        frame = frame.filter(np.any(called, axis=0))
+        chosen = list(compress(chosen, np.any(called, axis=1)))
     models = {model.name: model.classifier for model in chosen if model.classifier.uses_images}
-    frame = frame.filter(pl.col("image").is_not_null())
+    frame = frame.drop_nulls("image")
     if not models or frame.is_empty():
         return [], []
     from truemorph.explain.plots import mean_map_figure, profile_figure
-    from truemorph.explain.study import PIXELS, checked, explain, galaxies_of, profile_table
+    from truemorph.explain.study import PIXELS, explain, galaxies_of, profile_table
 
     if frame.height > options.maps:
         frame = frame.sample(options.maps, seed=options.seed)
     source = galaxies_of(frame, image_folder(evidence.catalogue))
-    explanations = {
-        name: checked(explanation, models[name], source, _DRAWS, options.seed)
-        for name, explanation in explain(models, source, frame.height, classes=classes).items()
-    }
+    explanations = explain(models, source, frame.height, classes=classes, draws=_DRAWS, seed=options.seed)
     # Maps are an illustration here: labels and fractions do not depend on them.
     made: list[Check] = [replace(finding, severity="note") for finding in findings_of(explanations)]
     for name, explanation in explanations.items():

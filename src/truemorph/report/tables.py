@@ -15,7 +15,7 @@ from truemorph.catalogs.label_sets import FIFTHS
 from truemorph.catalogs.paths import majority_paths
 from truemorph.questions import slug
 from truemorph.report.evidence import Evidence, numbers_of_bins
-from truemorph.report.figures import by_name, capital, in_words
+from truemorph.report.figures import capital, in_words
 from truemorph.report.measures import agreement, moved_names
 from truemorph.report.page import Table
 from truemorph.results import between, number, with_error
@@ -92,7 +92,7 @@ def bins_table(evidence: Evidence) -> Table:
     several = len(own.ratios) > 1
     apart = any(fraction.tells_apart for fraction in own.ratios.values())
     beside = [(name, evidence.in_bins(labels)[0]) for name, labels in evidence.beside.items()]
-    head = [*(["fraction"] if several else []), by_name(own.by), "galaxies"]
+    head = [*(["fraction"] if several else []), own.by_name, "galaxies"]
     head += [*([] if applicable is None else ["applies to"]), *([] if applies is None else ["gold labels"])]
     head += ["observed", "corrected", "error", "lowest", "highest", *(["of a population"] if apart else [])]
     head += [name for name, _ in beside]
@@ -179,7 +179,7 @@ def asked_table(evidence: Evidence) -> Table:
     cut = Bins.cut(evidence.alpha, FIFTHS)
     enough = total >= _USUAL_CUT
     majority = np.where(enough, evidence.answers_shown[votes.argmax(axis=1)], np.nan)
-    columns = [cut.averages(np.asarray(values, float))[0] for values in (reached, total, enough, majority)]
+    columns = [cut.averages(values)[0] for values in (reached, total, enough, majority)]
     rows = [
         [f"{low:.1f} to {high:.1f}", number(path), number(mean, ".1f"), number(part), number(answered)]
         for low, high, path, mean, part, answered in zip(cut.edges[:-1], cut.edges[1:], *columns, strict=True)

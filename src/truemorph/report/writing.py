@@ -15,7 +15,7 @@ from truemorph.catalogs.label_sets import ONE_CLASS, fractions_by
 from truemorph.findings import Finding
 from truemorph.io import plain, write_json
 from truemorph.report.evidence import TRUTH, Evidence
-from truemorph.report.figures import among_similar, bias_curve, by_name, calibration, capital, fractions
+from truemorph.report.figures import among_similar, bias_curve, calibration, capital, fractions
 from truemorph.report.gallery import Changed, changed_galaxies, gallery_of
 from truemorph.report.gather import gather
 from truemorph.report.lights import DATA, MODEL, lights
@@ -93,8 +93,7 @@ def make_report(
     first = every[0]
     changed = [changed_galaxies(each, options.galaxies // len(every)) for each in every] if first.has_galaxies else []
     rows = [row for evidence in every for row in fraction_rows(evidence)]
-    models = dict.fromkeys(model.name for evidence in every for model in evidence.models)
-    names = ", ".join(models) or "labels and resolution"
+    names = ", ".join(first.names) or "labels and resolution"
     said = sentences(first)
     source = first.catalogue.metadata.get("source") or Path(first.source).name
     figures = [fractions(evidence) for evidence in every]
@@ -129,10 +128,18 @@ def make_report(
     for listed in changed:
         write_table(listed.listed(), files / listed.file)
     write_page(page, out)
-    of_page = {"out": str(out), "headline": page.headline, "answer": page.answer, "verdict": page.verdict}
-    of_questions = {"fractions": rows, "questions": [_told(evidence) for evidence in every]}
-    passed = [{"name": name, "measured": measured} for light in judged for name, measured in light.passed]
-    content = plain({**of_page, "findings": findings, "passed": passed, **of_questions})
+    content = plain(
+        {
+            "out": out,
+            "headline": page.headline,
+            "answer": page.answer,
+            "verdict": page.verdict,
+            "findings": findings,
+            "passed": [{"name": name, "measured": measured} for light in judged for name, measured in light.passed],
+            "fractions": rows,
+            "questions": list(map(_told, every)),
+        }
+    )
     write_json(files / "report.json", content)
     return ReportResult(out, content, tuple(every), findings)
 
@@ -166,16 +173,15 @@ def sentences(evidence: Evidence) -> dict[str, str]:
     headline = _headline(evidence)
     if model is not None:
         share = evidence.view(model.labels).p
-        p = float(np.nanmean(share)) if np.isfinite(share).any() else 0.5  # it says that the question applies to none
+        p = np.nanmean(share) if np.isfinite(share).any() else 0.5  # it says that the question applies to none
         if max(p, 1 - p) >= ONE_CLASS:
             answer.append(headline)
             calls = f"calls {percent(max(p, 1 - p))} of the galaxies {(evidence.other, evidence.answer)[round(p)]}"
             headline = f"{model.name} {calls}: its labels carry little information."
     first, last = evidence.ends
     if first["corrected"] is not None:
-        ends = []
-        for row, place in zip(evidence.ends, _places(evidence), strict=True):
-            ends.append(_with_range(row, evidence.from_gold) + place)
+        places = zip(evidence.ends, _places(evidence), strict=True)
+        ends = (_with_range(row, evidence.from_gold) + place for row, place in places)
         how = "with gold labels" if evidence.from_gold else "from labels alone"
         text = f"Corrected {how}, the {evidence.quantity.name} is {' and '.join(ends)}"
         text += "" if evidence.from_gold else "; in brackets by the estimate's assumption"
@@ -203,7 +209,7 @@ def _places(evidence: Evidence) -> list[str]:
     """Where the lowest and the highest bin are, unless that is α."""
     if evidence.fractions.by == "alpha":
         return ["", ""]
-    return [f" at {by_name(evidence.fractions.by)} {row['bin']}" for row in evidence.ends]
+    return [f" at {evidence.fractions.by_name} {row['bin']}" for row in evidence.ends]
 
 
 def _of_all(evidence: Evidence) -> Iterator[str]:
@@ -225,21 +231,21 @@ def _of_all(evidence: Evidence) -> Iterator[str]:
 
 def _of_changes(evidence: Evidence) -> Iterator[str]:
     """How many galaxies change their label."""
-    after = evidence.after
-    if after is None:
+    if not evidence.has_galaxies:
         return
-    galaxies = int(after.known.sum())
+    after = evidence.after
+    galaxies = after.known.sum()
     if len(after.classes) > 2:
         yield f"{evidence.changed.sum():,} of {galaxies:,} galaxies change their label."
         return
-    there, back = (int(np.sum(evidence.changed & (evidence.before == k))) for k in (0, 1))
+    there, back = (np.sum(evidence.changed & (evidence.before == k)) for k in (0, 1))
     and_back = f"{back or 'none':{',' if back else ''}} from {after.classes[1]} to {after.classes[0]}"
     possible = np.nan_to_num(after.probabilities[evidence.before == DISK, SMOOTH]).any()  # by T(α)
     and_back += "" if back or possible else ", by assumption"
     share = percent(there / max(galaxies, 1))
     change = f"change from {after.classes[0]} to {after.classes[1]}"
     yield f"{there:,} of {galaxies:,} galaxies ({share}) {change}, {and_back}."
-    counted = float(np.mean(after.labels[after.known] == DISK))
+    counted = np.mean(after.labels[after.known] == DISK)
     if not evidence.total[1] <= counted <= evidence.total[2]:
         yield f"Counted by these labels it would be {counted:.3f}: quote the fraction; labels are the likelier classes."
 
@@ -277,7 +283,7 @@ def _headline(evidence: Evidence) -> str:
     """How the observed labels change with resolution, from the rows of the lowest and the highest bin of α."""
     counted = evidence.answer
     name = evidence.quantity.name
-    (low, high) = evidence.ends
+    low, high = evidence.ends
     corrected, lowest = low["corrected"], low["lowest"]
     if evidence.fractions.by != "alpha":
         if not evidence.has_galaxies:
@@ -288,7 +294,7 @@ def _headline(evidence: Evidence) -> str:
         table = table.rename({"fraction": "labelled", "stderr": "labelled_stderr"})
         low, high, corrected = table.row(0, named=True), table.row(-1, named=True), None
     rise = high["labelled"] - low["labelled"]
-    error = float(np.hypot(low["labelled_stderr"], high["labelled_stderr"]))
+    error = np.hypot(low["labelled_stderr"], high["labelled_stderr"])
     if rise > 2 * error and corrected is not None and lowest > low["labelled"]:
         missed = 1 - low["labelled"] / max(corrected, 1e-9)
         many = "most" if missed > 0.5 else "many" if missed > 0.2 else "some"
@@ -334,10 +340,7 @@ def _sections(evidence: Evidence, figure: Any, changed: Sequence[Changed], sever
     if evidence.options.intrinsic:
         yield Section(f"{of}Does it hold among similar galaxies?", figures=[among_similar(evidence)])
     if evidence.models:
-        calibrated = calibration(evidence)
         tables = [] if evidence.truth is None else [confusion_table(evidence)]
-        yield Section(
-            f"{of}Calibration and confusion", figures=[] if calibrated is None else [calibrated], tables=tables
-        )
+        yield Section(f"{of}Calibration and confusion", figures=calibration(evidence), tables=tables)
     yield from (listed.section() for listed in changed if listed.evidence is evidence)
     yield Section(f"{of}Table 1", tables=[label_sets_table(evidence)])
