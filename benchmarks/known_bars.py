@@ -155,7 +155,7 @@ def trees(seeds):
         rows = {}
         for seed in range(seeds):
             galaxies, table = simulate_survey(GALAXIES, seed, world=world, confounded=False)
-            votes, _ = votes_of_survey(table, ASKED.tree, "bar", None, "table")
+            votes, _ = votes_of_survey(table, ASKED.tree, "bar", "table")
             votes = replace(votes, asked=ASKED)
             truth = np.array([ASKED.classes.index(one) for one in table["truth_bar"]])
             alpha = galaxies["alpha"].to_numpy()
@@ -206,8 +206,7 @@ def trees(seeds):
 def gz2_votes(name):
     """Votes of Galaxy Zoo 2 for the question, and the table, of a file."""
     table = pl.read_parquet(SHARED / name)
-    total = table["total_classifications"].cast(pl.Float64).to_numpy()
-    votes, _ = votes_of_survey(table, ASKED.tree, "bar", total, name)
+    votes, _ = votes_of_survey(table, ASKED.tree, "bar", name)
     return replace(votes, asked=ASKED), table
 
 

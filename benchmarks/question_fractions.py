@@ -71,7 +71,7 @@ def draw(case, n_gold, seed):
 
 def votes_case(tree, question, frame, truth, alpha, **options):
     """A case whose labels are majority paths and whose `votes` are log-odds of the votes."""
-    votes, _ = votes_of_survey(frame, tree, question, None, "table")
+    votes, _ = votes_of_survey(frame, tree, question, "table")
     quantities = votes.asked.quantities
     labels = np.array(votes.asked.answers_of_paths)[votes.paths]
     return Case(labels, alpha, truth, quantities, votes.paths, votes.log_odds, **options)

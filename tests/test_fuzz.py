@@ -34,7 +34,7 @@ from truemorph.archives.provenance import is_recorded
 from truemorph.bias.files import read_fit
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.mapping import mapping_toml, read_mapping
-from truemorph.catalogs.selected import rows_of
+from truemorph.catalogs.selected import SampleOptions, rows_of
 from truemorph.config import options_in
 from truemorph.errors import TruemorphError
 from truemorph.gold.answers import read_answers, record_answer
@@ -78,7 +78,7 @@ def cut_from_tile(path):
 # Every kind of file that truemorph reads, with the function that reads it; the old model has no checksums.
 READERS = {
     **{
-        f"catalogue.{ending}": lambda path: rows_of(read_catalogue(path))
+        f"catalogue.{ending}": lambda path: rows_of(read_catalogue(path), SampleOptions())
         for ending in ("parquet", "csv", "fits", "ecsv", "vot")
     },
     "model/config.json": in_folder(tm.load),

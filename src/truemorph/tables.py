@@ -230,7 +230,7 @@ def numeric_columns(frame: pl.DataFrame, names: Sequence[str], source: str) -> n
         if not frame.schema[name].is_numeric():
             raise InputError(f"{source}: column {name!r} holds {frame.schema[name]}, not numbers; choose another")
     clean_frame, _ = cleaned(frame, names, source)
-    columns = [clean_frame[name].cast(pl.Float64).to_numpy() for name in names]
+    columns = [np.asarray(clean_frame[name], float) for name in names]
     return np.stack(columns, axis=1) if columns else np.empty((frame.height, 0))
 
 

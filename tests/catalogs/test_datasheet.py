@@ -25,7 +25,12 @@ def test_the_datasheet_describes_rows_labels_columns_and_settings():
     }
     match = match_ids(pl.Series([1, 2]), pl.Series([2])).statistics
     metadata = {"alpha": "petroRad_r / sigma_PSF", "gold_definition": "disk: t_type >= -3", "image_root": "/mine"}
-    metadata |= {"seed": 4, "mapping": {"sample": [6, 4]}, "matches": [{"tables": ["v.csv", "sdss"], **match}]}
+    metadata |= {
+        "seed": 4,
+        "drawn": True,
+        "mapping": {"sample": [6, 4]},
+        "matches": [{"tables": ["v.csv", "sdss"], **match}],
+    }
     table = CatalogTable(pl.DataFrame(columns), {"a|b": "count"}, metadata, descriptions={"a|b": "all <b>votes</b>"})
     findings = (Finding("alpha-is-size", "caution", "one PSF"),)
     page = datasheet(table, "c.parquet", {"v.csv": SOURCE}, FUNNEL, findings)

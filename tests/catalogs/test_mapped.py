@@ -13,7 +13,9 @@ from truemorph.tables import CatalogTable
 
 
 def mapped(columns, units=None, **table):
-    return apply_mapping(CatalogTable(pl.DataFrame(table), units or {}), read_mapping({"columns": columns}))
+    return apply_mapping(
+        CatalogTable(pl.DataFrame(table), units or {}), read_mapping({"columns": columns}), "table", list(table)
+    )
 
 
 def prepared(units, **columns):

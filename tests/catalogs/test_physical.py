@@ -14,7 +14,7 @@ from truemorph.catalogs.physical import absolute_magnitude, physical_radius_kpc,
 def test_sizes_and_magnitudes_equal_golden_numbers():
     # Simpson's rule over 1/H(z) with the parameters of Hinshaw et al. 2013, photons and neutrinos included.
     np.testing.assert_allclose(
-        transverse_distance_mpc([0.02, 0.1, 1.0, 3.0]), [86.1216, 422.9824, 3363.0706, 6503.9018], rtol=1e-6
+        transverse_distance_mpc(np.array([0.02, 0.1, 1.0, 3.0])), [86.1216, 422.9824, 3363.0706, 6503.9018], rtol=1e-6
     )
     # 5 arcsec at z = 0.1, and m = 17 with A = 0.1.
     assert physical_radius_kpc(5.0, 0.1) == pytest.approx(9.321256, rel=1e-6)

@@ -24,7 +24,7 @@ from truemorph.tables import CatalogTable
     ],
 )
 def test_the_largest_fraction_is_the_label(fractions, expected):
-    labels, reasons = labels_from_votes(*np.array(fractions)[:, None])
+    labels, reasons = labels_from_votes(*np.array(fractions)[:, None], ("smooth", "disk"))
     assert (labels[0], reasons[0]) == expected
 
 

@@ -21,7 +21,7 @@ def test_galaxies_outside_the_sample_are_not_used_and_weights_undo_the_selection
     weights = np.where(chosen, sampling_weights(labels, chosen), 1.0)
     columns = {"object_id": range(20_000), "label": labels, "alpha": alpha, "split": split, "sampling_weight": weights}
     table = CatalogTable(pl.DataFrame(columns))
-    sample, context = rows_of(table)
+    sample, context = rows_of(table, SampleOptions())
     assert sample.labels.size == 3000
     assert codes(context) == ["galaxies-not-in-sample"]
     assert "17,000 of 20,000" in context.findings[0].message
@@ -192,7 +192,7 @@ def test_errors_of_radius_and_psf_give_that_of_alpha():
     columns = {"radius_error": "radius_err", "psf_error": "psf_err"}
     catalogue = tm.prepare_catalogue(table, columns=columns, **PREPARED).catalogue
     np.testing.assert_allclose(catalogue.frame["alpha_error"], np.hypot(0.1, 0.05), rtol=1e-6)
-    assert rows_of(catalogue)[1].alpha_error == pytest.approx(np.hypot(0.1, 0.05))
+    assert rows_of(catalogue, SampleOptions())[1].alpha_error == pytest.approx(np.hypot(0.1, 0.05))
 
 
 def test_votes_are_intrinsic_columns_only_beside_gold_labels():

@@ -79,7 +79,7 @@ def make_bar_world(name: str, seed: int, sizes: Sizes | None, data: Path | None 
         return _efigi_bars(name, seed, sizes, data)
     n = sizes.train + sizes.validation + sizes.test
     galaxies, table = simulate_survey(n, seed, world=name, confounded=False)
-    votes, _ = votes_of_survey(table, ASKED.tree, BAR, None, name)
+    votes, _ = votes_of_survey(table, ASKED.tree, BAR, name)
     return World(
         name=name,
         definition="as simulated",

@@ -273,7 +273,7 @@ def _galaxy_zoo(name: str, seed: int, data: Path) -> World:
     debiased = None
     frame = pl.read_csv(data / FILES[name], infer_schema_length=None)
     if name.startswith("GZ1"):
-        fraction = frame["gz1_spiral"].cast(pl.Float64).to_numpy()
+        fraction = np.asarray(frame["gz1_spiral"], float)
         alpha = frame["petroR90_g"].to_numpy() * FWHM_PER_SIGMA / _ASSUMED_SEEING
     else:
         votes, hart = (f"t01_smooth_or_features_a01_smooth_{kind}" for kind in ("weighted_fraction", "debiased"))

@@ -96,7 +96,7 @@ def _problems(frame: pl.DataFrame, source: str, labelled: bool, n_classes: int) 
         if not is_numeric(frame[name]):
             lines.append(f"{source}: column {name} holds {frame[name].dtype}, not {what}")
             continue
-        values = frame[name].cast(pl.Float64).to_numpy()
+        values = np.asarray(frame[name], float)
         good = (values >= low) & (values <= high) | (np.isnan(values) & (name not in complete))
         if name in _LABELS:
             good &= np.isnan(values) | (values == np.round(values))
@@ -183,10 +183,10 @@ def find_images(ids: pl.Series, names: pl.Series | None, root: Path) -> list[str
         return file in files(folder)
 
     if names is not None:
-        paths = [os.path.normpath(name) if name else "" for name in names.to_list()]
+        paths = [os.path.normpath(name or "") for name in names.to_list()]
         ends = {name: [name, *(name[slash.end() :] for slash in re.finditer("/", name))] for name in set(paths)}
         often = Counter(end for candidates in ends.values() for end in candidates)
-        candidates = ([end for end in ends[name] if end and (end == name or often[end] == 1)] for name in paths)
+        candidates = ([end for end in ends[name] if end == name or often[end] == 1] for name in paths)
     else:
         endings = [ending for lower in IMAGE_ENDINGS for ending in (lower, lower.upper())]
         candidates = ([f"{name}{ending}" for ending in endings] for name in ids.to_list())
@@ -201,8 +201,8 @@ def rows_where(frame: pl.DataFrame, conditions: Sequence[str], source: str) -> t
     """
     selected, findings = np.ones(frame.height, dtype=bool), list[Finding]()
     for text in conditions:
-        column, equals, values = (part.strip() for part in text.partition("="))
-        if equals and values and column in frame.columns and values not in frame.columns and not _SQL.search(values):
+        column, _, values = (part.strip() for part in text.partition("="))
+        if values and column in frame.columns and values not in frame.columns and not _SQL.search(values):
             listed = [value.strip() for value in values.split(",")]
             if frame[column].dtype == pl.String:
                 listed = [f"'{value}'" for value in listed]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
@@ -203,5 +202,5 @@ def conversion(unit: str, wanted: str) -> float | None:
         except (TypeError, ValueError, OverflowError):  # astropy can raise any of these
             continue
         logarithmic = isinstance(own, u.function.FunctionUnitBase) or {u.dex, u.dB} & {own, *own.bases}
-        return factor if not logarithmic and 0 < factor < math.inf else None
+        return factor if not logarithmic and 0 < factor < np.inf else None
     return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from truemorph.catalogs.expressions import column_expression
 from truemorph.catalogs.mapped import column_values
 from truemorph.catalogs.mapping import Column, Mapping, read_mapping, resolve
 from truemorph.catalogs.positions import DEC, RA, checked_positions, unit_vectors
+from truemorph.config import by_commas
 from truemorph.errors import InputError, nearest
 from truemorph.findings import Finding
 from truemorph.tables import CatalogTable, left_join, name_of, read_table, usual_column
@@ -54,7 +55,7 @@ def match_ids(left: pl.Series, right: pl.Series, *, sources: tuple[str, str] = (
     rows = pl.DataFrame({"id": other}).with_row_index("row").filter(pl.col("id").is_in(ids.implode()))
     object_ids(rows["id"].alias(right.name), sources[1], rows["row"].to_numpy())
     joined = left_join(pl.DataFrame({"id": ids}), rows, "id")
-    index = joined["row"].cast(pl.Int64).fill_null(-1).to_numpy().copy()
+    index = joined["row"].cast(pl.Int64).fill_null(-1).to_numpy()
     return Match(index, None, {"by": "id", **_counts(index, len(other), ids.null_count(), other.null_count())})
 
 
@@ -96,7 +97,7 @@ def match_sky(
         **{name: float(np.percentile(matched, part)) if matched.size else None for name, part in _PERCENTILES.items()},
     }
     if mutual:
-        candidates = np.asarray(tree.query_ball_point(places[placed], chord, return_length=True))
+        candidates = tree.query_ball_point(places[placed], chord, return_length=True)
         # Steps in right ascension are wider by 1 / cos δ.
         longitude, latitude, shift = longitude[placed], latitude[placed], _SHIFT * radius_arcsec / 3600
         along = shift / np.cos(np.radians(latitude))
@@ -181,15 +182,16 @@ class Join:
 class Joined:
     """A table with added columns of other tables, null for galaxies without a match.
 
-    `files` begins with that of the first table; `added` gives the file of each added column's table.
+    `files` begins with that of the first table; `added` gives the file of each added column's table. Tables in memory
+    have none.
     """
 
     table: CatalogTable
     name: str
-    files: tuple[Path, ...]
-    matches: list[dict[str, Any]] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
-    added: dict[str, Path | None] = field(default_factory=dict)
+    files: tuple[Path | None, ...]
+    matches: list[dict[str, Any]]
+    findings: list[Finding]
+    added: dict[str, Path | None]
 
     @property
     def own(self) -> list[str]:
@@ -204,7 +206,7 @@ def read_join(given: Any, by: Literal["id", "sky", "nearest"] = "id", within: fl
     file, _, names = given.rpartition("=") if isinstance(given, str) else ("", "", "")
     if not file or Path(given).is_file():
         return Join(given, by, (), within)
-    return Join(file, by, tuple(name.strip() for name in names.split(",")), within)
+    return Join(file, by, tuple(by_commas(names)), within)
 
 
 def join_tables(table: CatalogTable, joins: Iterable[Join], mapping: Mapping, table_name: str) -> Joined:
@@ -213,7 +215,7 @@ def join_tables(table: CatalogTable, joins: Iterable[Join], mapping: Mapping, ta
     `mapping` names the columns of `table` with ids and positions, which are otherwise found by name. Of two columns
     with one name, the second gets its table's name as a suffix; a column that is entirely null is replaced.
     """
-    result = Joined(table, table_name, () if table.path is None else (table.path,))
+    result = Joined(table, table_name, (table.path,), [], [], {})
     for join in joins:
         right = read_table(join.source)
         names = (table_name, join.name)
@@ -241,7 +243,7 @@ def join_tables(table: CatalogTable, joins: Iterable[Join], mapping: Mapping, ta
             findings.append(Finding("columns-renamed", "note", clash, "Name the one that is meant."))
         result = replace(
             beside,
-            files=(*result.files, *(() if right.path is None else (right.path,))),
+            files=(*result.files, right.path),
             matches=[*result.matches, {"tables": [*names], **match.statistics}],
             findings=[*result.findings, Finding("tables-matched", "note", f"{line}."), *findings],
         )

@@ -46,7 +46,7 @@ def datasheet(
         name=name,
         metadata=metadata,
         rows=frame.height,
-        known={column: frame.height - frame[column].null_count() for column in frame.columns},
+        known=frame.count().row(0, named=True),
         splits=_splits(frame, len(label_classes(catalogue))),
         classes=label_classes(catalogue),
         columns=[_column(series, catalogue) for series in frame],
@@ -54,7 +54,7 @@ def datasheet(
         funnel=funnel,
         matches=[describe(match, *match["tables"]) for match in metadata.get("matches", ())],
         settings=settings,
-        drawn=metadata.get("drawn") or frame["sampling_weight"].n_unique() > 1,
+        drawn=metadata.get("drawn"),
         findings=findings,
     )
 

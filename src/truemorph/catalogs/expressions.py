@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial, reduce
+from functools import cached_property, lru_cache, partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -248,6 +248,11 @@ def _where(condition: pl.Series, values: pl.Series, others: pl.Series | None = N
     return pl.select(pl.when(condition).then(values).otherwise(others)).to_series()
 
 
+def _across(function: Callable[..., pl.Expr], first: pl.Series, *others: pl.Series) -> pl.Series:
+    """Return a function of several columns, of which there must be one."""
+    return pl.select(function(first, *others)).to_series()
+
+
 def _numeric(function: Callable[..., np.ndarray], *values: pl.Series) -> pl.Series:
     """Compute in float64 with numpy, whose division rounds correctly (that of polars differs in the last bit)."""
     with np.errstate(all="ignore"):
@@ -282,7 +287,7 @@ _OPERATORS: dict[type, tuple[str, Callable[..., pl.Series]]] = {
     exp.GT: (_ALIKE, operator.gt),
     exp.GTE: (_ALIKE, operator.ge),
     exp.Between: (_ALIKE, lambda x, low, high: (x >= low) & (x <= high)),
-    exp.In: (_ALIKE, lambda x, first, *others: reduce(operator.or_, (x == value for value in (first, *others)))),
+    exp.In: (_ALIKE, lambda x, *values: _across(pl.any_horizontal, *(x == value for value in values))),
     exp.Is: (_ANY, lambda x, _: x.is_null()),
     exp.Like: (_TEXT, _like),
     exp.And: (_TRUTH, operator.and_),
@@ -290,25 +295,27 @@ _OPERATORS: dict[type, tuple[str, Callable[..., pl.Series]]] = {
     exp.Not: (_TRUTH, operator.invert),
 }
 
+
+def _of_number(function: Callable[..., np.ndarray]) -> tuple[str, Callable[..., pl.Series]]:
+    return _NUMBERS, lambda x: _numeric(function, x)
+
+
 # Functions by name, with the kind of their arguments (series of length N or 1). There is no `log`: it is log10 in some
 # databases and the natural logarithm in others.
 FUNCTIONS: dict[str, tuple[str, Callable[..., pl.Series]]] = {
-    "sqrt": (_NUMBERS, lambda x: _numeric(np.sqrt, x)),
-    "exp": (_NUMBERS, lambda x: _numeric(np.exp, x)),
-    "ln": (_NUMBERS, lambda x: _numeric(np.log, x)),
-    "log10": (_NUMBERS, lambda x: _numeric(np.log10, x)),
+    "sqrt": _of_number(np.sqrt),
+    "exp": _of_number(np.exp),
+    "ln": _of_number(np.log),
+    "log10": _of_number(np.log10),
     "pow": (_NUMBERS, lambda x, y: _numeric(np.power, x, y)),
     "abs": (_NUMBERS, lambda x: x.abs()),
-    "round": (_NUMBERS, lambda x: x.cast(pl.Float64).round()),
-    "floor": (_NUMBERS, lambda x: x.cast(pl.Float64).floor()),
-    "ceil": (_NUMBERS, lambda x: x.cast(pl.Float64).ceil()),
-    "least": (_NUMBERS, lambda first, *others: pl.select(pl.min_horizontal(first, *others)).to_series()),
-    "greatest": (_NUMBERS, lambda first, *others: pl.select(pl.max_horizontal(first, *others)).to_series()),
-    "coalesce": (_ALIKE, lambda first, *others: pl.select(pl.coalesce(first, *others)).to_series()),
+    "round": _of_number(np.round),
+    "floor": _of_number(np.floor),
+    "ceil": _of_number(np.ceil),
+    "least": (_NUMBERS, partial(_across, pl.min_horizontal)),
+    "greatest": (_NUMBERS, partial(_across, pl.max_horizontal)),
+    "coalesce": (_ALIKE, partial(_across, pl.coalesce)),
     "nullif": (_ALIKE, lambda x, value: _where((x != value).fill_null(True), x)),
     "lower": (_TEXT, lambda text: text.str.to_lowercase()),
-    "concat": (
-        _ANY,
-        lambda first, *others: reduce(operator.add, (column.cast(pl.String) for column in (first, *others))),
-    ),
+    "concat": (_ANY, partial(_across, pl.concat_str)),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -20,7 +20,7 @@ from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import check_format
 from truemorph.questions import Asked, columns_of
-from truemorph.tables import CatalogTable, name_of, read_table
+from truemorph.tables import CatalogTable, name_of
 
 Kind = Literal["observed", "column", "labels", "probabilities", "posterior", "truth"]
 # Bins of α, or of another column, in tables and figures.
@@ -59,19 +59,9 @@ class LabelSet:
         return np.isfinite(self.probabilities).all(axis=1)
 
     @property
-    def is_hard(self) -> bool:
-        """Whether these are labels, not probabilities."""
-        return bool(np.isin(self.probabilities[self.known], (0.0, 1.0)).all())
-
-    @property
     def labels(self) -> np.ndarray:
         """Most probable classes, shape (N,) of int; -1 where unknown."""
         return np.where(self.known, np.nan_to_num(self.probabilities).argmax(axis=1), UNKNOWN)
-
-    @property
-    def values(self) -> np.ndarray:
-        """Labels as numbers, shape (N,), or probabilities, shape (N, K); NaN where unknown."""
-        return self.p if self.is_hard and self.probabilities.shape[1] == 2 else self.probabilities
 
     @property
     def fraction(self) -> float:
@@ -95,6 +85,7 @@ def fractions_by(values: np.ndarray, sets: Sequence[LabelSet], bins: int = FIFTH
     for label_set in sets:
         mean, error, counts = cut.averages(label_set.p[finite])
         columns = {
+            "labels": label_set.name,
             "bin": np.arange(1, cut.count + 1),
             "low": cut.edges[:-1],
             "high": cut.edges[1:],
@@ -103,7 +94,7 @@ def fractions_by(values: np.ndarray, sets: Sequence[LabelSet], bins: int = FIFTH
             "fraction": mean,
             "stderr": error,
         }
-        tables.append(pl.DataFrame({"labels": [label_set.name] * cut.count, **columns}))
+        tables.append(pl.DataFrame(columns))
     return pl.concat(tables)
 
 
@@ -122,7 +113,7 @@ def label_sets(frame: pl.DataFrame, classes: Sequence[str]) -> list[LabelSet]:
     """Return the label sets of a joined table: the observed labels, and a model's hard, soft and posterior ones."""
 
     def values(*names: str) -> np.ndarray:
-        return frame.select(pl.col(names).cast(pl.Float64)).to_numpy()
+        return np.asarray(frame.select(names), float)
 
     sets = [LabelSet.of_two("observed labels", "observed", values("label")[:, 0], classes)]
     if "model_label" in frame.columns:
@@ -145,9 +136,8 @@ def answer_sets(
     second list has the same for each answer that is shown, against all others.
     """
     every = np.eye(len(asked.answers))
-    labels: list[tuple[str, Kind, np.ndarray]] = []
-    paths = majority_paths(frame, asked, source)
-    labels.append(("observed labels", "observed", every[np.array(asked.answers_of_paths)[paths]]))
+    observed = every[np.array(asked.answers_of_paths)[majority_paths(frame, asked, source)]]
+    labels: list[tuple[str, Kind, np.ndarray]] = [("observed labels", "observed", observed)]
     column = gold_column(asked.question)
     if column in frame.columns and frame[column].count():
         answers = gold_of_question(frame, asked, column, source).numbers
@@ -176,7 +166,7 @@ def sets_of_others(
     of_answers, classes = np.eye(len(asked.answers)), asked.answers
     if label is not None:
         labels, classes = labels_of_answers(asked), tuple(label)
-        of_answers = np.stack([labels == k for k in range(len(label))], axis=1).astype(float)
+        of_answers = (labels[:, None] == np.arange(len(label))).astype(float)
     sets = []
     for other in others:
         both = other.probabilities(frame, asked)
@@ -187,26 +177,23 @@ def sets_of_others(
     return sets
 
 
-def join_labels(catalogue: CatalogTable, labels: Any) -> tuple[pl.DataFrame, list[Finding]]:
+def join_labels(catalogue: CatalogTable, labels: CatalogTable) -> tuple[pl.DataFrame, list[Finding]]:
     """Return the rows of a catalogue that a model has labelled (`truemorph label`), with its labels.
 
     And a finding if rows are missing.
     """
-    table = read_table(labels)
-    frame, source = table.frame, str(table.path or name_of(labels))
-    check_format(table.metadata, source)
+    frame, source = labels.frame, str(labels.path or name_of(labels))
+    check_format(labels.metadata, source)
     classes = classes_of(catalogue)
-    first, second = columns_of("p", classes)
-    names = ("label", first, second, *columns_of("posterior", classes))
+    needed = ("label", *columns_of("p", classes))
+    names = (*needed, *columns_of("posterior", classes))
     columns = frame.select(pl.col(name).cast(pl.Float64, strict=False) for name in names if name in frame.columns)
-    lacking = [name for name in ("label", second) if name not in frame.columns]
+    lacking = [name for name in needed if name not in frame.columns]
     lacking += [column.name for column in columns if column.null_count() > frame[column.name].null_count()]
     if lacking:
         raise InputError(
             f"{source}: has no numbers in {', '.join(lacking)}; make labels with truemorph label, or, for votes and "
             "predictions of others, name a question (`question`, such as smooth) for which the catalogue is prepared"
         )
-    if first not in columns.columns:
-        columns = columns.with_columns((1 - pl.col(second)).alias(first))
     added = columns.rename({"label": "model_label"})
     return joined_by_id(catalogue.frame.drop(added.columns, strict=False), frame, added, source)

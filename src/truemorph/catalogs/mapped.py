@@ -41,14 +41,14 @@ class MappedColumn:
 class Mapped:
     """A survey's table and its mapping, with the columns that have truemorph's names; missing numbers are null.
 
-    `cleaned` has the table's own columns with the mapping's codes for missing values replaced by null.
+    `cleaned` is the table with the mapping's codes for missing values replaced by null.
     """
 
     table: CatalogTable
     table_name: str  # in messages
     mapping: Mapping
     columns: dict[str, MappedColumn]
-    cleaned: dict[str, pl.Series]
+    cleaned: pl.DataFrame
     findings: list[Finding]
 
     @property
@@ -65,12 +65,10 @@ class Mapped:
         """Return the values of a column, shape (N,); NaN if missing or not found."""
         if name not in self.columns:
             return np.full(self.frame.height, np.nan)
-        return self.columns[name].values.cast(pl.Float64).to_numpy()
+        return np.asarray(self.columns[name].values, float)
 
 
-def apply_mapping(
-    table: CatalogTable, mapping: Mapping, *, table_name: str = "table", own: Sequence[str] | None = None
-) -> Mapped:
+def apply_mapping(table: CatalogTable, mapping: Mapping, table_name: str, own: Sequence[str]) -> Mapped:
     """Find, convert and check the columns that a mapping names; those in `own`, not joined, are preferred.
 
     A column that can't be used is a finding if it is optional and neither labels nor α need it, else an InputError.
@@ -84,13 +82,12 @@ def apply_mapping(
     if {"alpha", "radius", "psf_fwhm"} <= set(resolved) and mapping.columns["alpha"].optional:
         del resolved["alpha"]  # computed again, unless it was named
     columns: dict[str, MappedColumn] = {}
-    clean_columns: dict[str, pl.Series] = {}
+    clean = table.frame
     findings: list[Finding] = []
     for name, what in resolved.items():
         rule = mapping.columns[name]
         if what.lone and rule.missing:
-            column = what.columns[0]
-            clean_columns[column] = without(clean_columns.get(column, table.frame[column]), rule.missing)
+            clean = clean.with_columns(without(clean[what.text], rule.missing))
         try:
             values, more = column_values(table, name, what, rule, table_name)
         except InputError as problem:
@@ -102,12 +99,12 @@ def apply_mapping(
             columns[name] = MappedColumn(values, what.text, _description(table, name, what, rule), what.columns)
         findings += more
     if "psf_fwhm" not in columns and mapping.psf_fwhm is not None:
-        constant = pl.Series([mapping.psf_fwhm]).new_from_index(0, table.frame.height)
+        constant = pl.repeat(mapping.psf_fwhm, table.frame.height, eager=True)
         about = f"{NAMED['psf_fwhm'].description}, the same for all galaxies"
         columns["psf_fwhm"] = MappedColumn(constant, f"{mapping.psf_fwhm} arcsec", about)
     columns = count_votes(columns)
     columns = {name: columns[name] for name in NAMED if name in columns}
-    return Mapped(table, table_name, mapping, columns, clean_columns, findings)
+    return Mapped(table, table_name, mapping, columns, clean, findings)
 
 
 def check_required(mapped: Mapped, has_labels: bool) -> None:
@@ -135,7 +132,7 @@ def check_required(mapped: Mapped, has_labels: bool) -> None:
 
 
 def _description(table: CatalogTable, name: str, what: Expression, rule: Column) -> str:
-    stated = rule.description or (table.descriptions.get(what.columns[0]) if what.lone else None)
+    stated = rule.description or (table.descriptions.get(what.text) if what.lone else None)
     percent = percent_of_light(what.text)
     if stated is None and name == "radius" and percent:
         return f"radius of {percent} % of the Petrosian light ({what.text})"
@@ -150,7 +147,7 @@ def column_values(
     where = f"{table_name}: column {what.text}"
     sentinels = () if kind in ("id", "file") else SENTINELS  # not measurements
     frame, findings = cleaned(table.frame, what.columns, table_name, rule.missing, sentinels)
-    series = frame[what.columns[0]] if what.lone else compute(what, frame, f"{table_name}: {name}")
+    series = frame[what.text] if what.lone else compute(what, frame, f"{table_name}: {name}")
     if kind == "id":
         return series, findings
     if kind == "file":
@@ -167,7 +164,7 @@ def column_values(
         )
     factor, more = _factor(table, name, what, rule, where)
     numbers, impossible = _without_impossible(_numbers(series, where) * factor, name, where)
-    if kind == "count" and (numbers.is_null() | (numbers == numbers.round())).all():
+    if kind == "count" and (numbers == numbers.round()).all():
         numbers = numbers.cast(pl.Int64)  # weighted votes are not whole numbers
     return numbers, findings + more + impossible
 
@@ -214,7 +211,7 @@ def _labels(series: pl.Series, where: str) -> pl.Series:
 def _factor(table: CatalogTable, name: str, what: Expression, rule: Column, where: str) -> tuple[float, list[Finding]]:
     """Return the conversion factor to the catalogue's unit, and findings."""
     unit = NAMED[name].unit
-    stated = table.units.get(what.columns[0]) if what.lone else None
+    stated = table.units.get(what.text) if what.lone else None
     column_unit = stated or rule.unit
     if column_unit:
         factor = conversion(column_unit, unit)
@@ -279,9 +276,9 @@ def count_votes(columns: dict[str, MappedColumn]) -> dict[str, MappedColumn]:
         return columns
     # The two kinds of fractions must not be mixed.
     columns = {name: column for name, column in columns.items() if name not in FRACTIONS}
-    total = columns["vote_count"].values.cast(pl.Float64)
+    total = columns["vote_count"].values.replace(0, None)
     for votes in answers:
-        part = pl.select(pl.when(total > 0).then(columns[votes].values.cast(pl.Float64) / total)).to_series()
+        part = columns[votes].values / total
         name = votes.replace("votes", "fraction")
         columns[name] = MappedColumn(part, f"{votes} / vote_count", NAMED[name].description)
     return columns

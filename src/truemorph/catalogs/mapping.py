@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, BeforeValidator, Field, PlainSerializer, ValidationError, WrapValidator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    WrapValidator,
+    model_validator,
+)
 
 from truemorph.catalogs.columns import FRACTIONS, NAMED, VOTES
 from truemorph.catalogs.expressions import Expression, column_expression, read_expression
@@ -116,9 +125,10 @@ class Mapping(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     name: str = Field("mapping", min_length=1)
     about: str = ""  # the survey and the source of the column names
     votes: str = "votes as in the table"  # what the vote fractions are
-    classes: Annotated[tuple[str, ...], BeforeValidator(_names), Field(min_length=2)] = (
-        SMOOTH_OR_DISK  # of labels 0, 1, …
-    )
+    # Names of the labels 0, 1, …
+    classes: Annotated[
+        tuple[str, ...], BeforeValidator(_names), Field(min_length=2), AfterValidator(check_class_names)
+    ] = SMOOTH_OR_DISK
     definition: str = ""  # what counts as the second class
     tree: str | Tree | None = None  # decision tree of the survey
     psf_fwhm: float | None = Field(None, gt=0)  # arcsec, if the table has no such column
@@ -133,10 +143,6 @@ class Mapping(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
 
     @model_validator(mode="after")
     def _known(self) -> Mapping:
-        try:
-            check_class_names(self.classes)
-        except ValueError as problem:
-            raise ValueError(f"classes: {problem}; for example early-type,late-type") from problem
         for name in (*self.columns, *self.lacking):
             if name not in NAMED:
                 raise ValueError(f"unknown name {name!r}; {nearest(name, list(NAMED), what='names')}")
@@ -177,10 +183,12 @@ def _preset(name: str) -> Mapping:
     if name not in PRESETS:
         near = nearest(name, PRESETS, what="presets")
         raise InputError(f"unknown preset {name!r}; {near}; your own mapping must be a .toml file")
-    if name == "truemorph":  # tables with truemorph's own column names
+    if name == "truemorph":  # tables with truemorph's own column names, and ids as in any survey
+        surveys = (_preset(other).columns["object_id"].column for other in PRESETS if other != name)
+        ids = list(dict.fromkeys(chain(["object_id"], *surveys)))
         columns = {
             name: {
-                "column": ["object_id", *usual_ids()] if name == "object_id" else name,
+                "column": ids if name == "object_id" else name,
                 "unit": column.unit or None,
                 "optional": name not in _NEEDED,
             }
@@ -190,26 +198,17 @@ def _preset(name: str) -> Mapping:
         return Mapping.model_validate({"name": name, "about": about, "columns": columns})
     content = read_toml(Path(__file__).with_name("presets") / f"{name}.toml")
     if "tree" in content:
-        tree = read_tree(content["tree"])
-        of_tree = {column: {"column": names, "optional": True} for column, names in _votes_of_root(tree).items()}
-        content["columns"] = of_tree | content["columns"]
+        content["columns"] = _votes_of_root(read_tree(content["tree"])) | content["columns"]
     return _validated(content, f"preset {name}")
 
 
-def _votes_of_root(tree: Tree) -> dict[str, list[str]]:
-    """Return the columns that tables may have of the votes for a tree's first question, by truemorph's names."""
-    columns: dict[str, list[str]] = {}
+def _votes_of_root(tree: Tree) -> dict[str, Any]:
+    """Return the columns that tables may have of the votes for a tree's first question, as columns of a mapping."""
+    columns = dict[str, Any]()
     for kinds, templates in ((VOTES, tree.counts), (FRACTIONS, tree.fractions)):
-        for answers in tree.root.columns(templates):
-            for name, column in zip(kinds, answers, strict=True):
-                columns.setdefault(name, []).append(column)
+        by_kind = zip(kinds, *tree.root.columns(templates), strict=True)
+        columns |= {kind: {"column": names, "optional": True} for kind, *names in by_kind if names}
     return columns
-
-
-def usual_ids() -> list[str]:
-    """Return the names of the surveys' columns of ids."""
-    surveys = (_preset(name).columns["object_id"].column for name in PRESETS if name != "truemorph")
-    return list(dict.fromkeys(chain.from_iterable(surveys)))
 
 
 def _validated(content: dict[str, Any], source: str) -> Mapping:
@@ -220,10 +219,10 @@ def _validated(content: dict[str, Any], source: str) -> Mapping:
     return checked(Mapping, content, f"{source}:")
 
 
-def resolve(mapping: Mapping, existing: Iterable[str], own: Iterable[str] | None = None) -> dict[str, Expression]:
+def resolve(mapping: Mapping, existing: Iterable[str], own: Sequence[str] = ()) -> dict[str, Expression]:
     """Find the source of each of truemorph's columns among those that exist, by preference among `own`, not joined."""
     there = set(existing)
-    mine = there if own is None else set(own)
+    mine = set(own or there)
     chosen = {}
     for name, column in mapping.columns.items():
         candidates = [candidate for candidate in column.candidates() if there.issuperset(candidate.columns)]
@@ -293,7 +292,7 @@ def named_columns(chosen: dict[str, str], existing: Sequence[str], table_name: s
     return content
 
 
-def narrowed(mapping: Mapping, existing: Iterable[str], own: Iterable[str]) -> Mapping:
+def narrowed(mapping: Mapping, existing: Iterable[str], own: Sequence[str]) -> Mapping:
     """Keep only the candidates that exist in a table."""
     columns = {
         name: mapping.columns[name].model_copy(

@@ -16,8 +16,9 @@ import numpy as np
 import polars as pl
 
 from truemorph.arrays import ratio
-from truemorph.catalogs.catalogue import ID_COLUMNS, TEXT_ID, as_ids, classes_of
+from truemorph.catalogs.catalogue import ID_COLUMNS, TEXT_ID, classes_of
 from truemorph.catalogs.columns import vote_findings
+from truemorph.catalogs.crossmatch import match_ids
 from truemorph.catalogs.paths import labels_of_answers, root_of, vote_column
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
@@ -58,10 +59,8 @@ class OtherLabels:
         votes, k = self.votes(frame), len(asked.answers)
         numbers = {theirs: asked.numbers[ours] for theirs, ours in self.answers.items()}
         chosen = np.array([numbers.get(path.answer or "", 0) for path in votes.asked.paths])[votes.paths]
-        p = np.zeros((frame.height, k))
-        for answer, column in zip(votes.asked.asked.answers, votes.counts[self.question].T, strict=True):
-            if answer in numbers:
-                p[:, numbers[answer]] += column / USUAL_VOTES
+        of_answers = [numbers.get(answer, 0) for answer in votes.asked.asked.answers]
+        p = votes.counts[self.question] / USUAL_VOTES @ np.eye(k)[of_answers]
         p[:, 0] = 1 - p[:, 1:].sum(axis=1)
         return np.eye(k)[chosen], p
 
@@ -80,7 +79,7 @@ class Predictions:
         if self.applies is not None:
             p = np.column_stack([frame[self.applies].to_numpy(), np.delete(p, p.mean(axis=0).argmax(), axis=1)])
         p = np.clip(p, _LEAST, 1 - _LEAST)
-        return np.asarray(np.log(p / (1 - p)))
+        return np.log(p / (1 - p))
 
     def probabilities(self, frame: pl.DataFrame, asked: Asked) -> tuple[np.ndarray, np.ndarray]:
         """Return the most probable answers, shape (N, K), 0 or 1, and the probabilities of all, as `OtherLabels`."""
@@ -206,15 +205,13 @@ def joined_by_id(
     """Return the galaxies of a catalogue that a table has, with the added columns."""
     frame = catalogue.with_columns(TEXT_ID)
     for name in (column for column in ID_COLUMNS if column in table.columns):
-        ids = as_ids(table[name], about).cast(pl.String).alias("object_id")
-        rows = added.with_columns(ids).filter(ids.is_in(frame["object_id"].implode()))
-        if not rows.height:
+        rows = match_ids(frame["object_id"], table[name], sources=("catalogue", about)).index
+        matched = rows >= 0
+        if not matched.any():
             continue
-        if (twice := rows["object_id"].is_duplicated()).any():
-            raise InputError(f"{about}: has several rows of {rows['object_id'].filter(twice)[0]}; keep one a galaxy")
-        left = frame.height - rows.height
+        joined = pl.concat([frame.filter(matched), added[rows[matched]]], how="horizontal")
+        left = frame.height - joined.height
         text = f"{left:,} of {frame.height:,} galaxies have no row in {about} and were left out."
-        joined = frame.join(rows, on="object_id", how="inner", maintain_order="left")
         return joined, [Finding("rows-left-out", "note", text)] if left else []
     raise InputError(
         f"{about}: has none of this catalogue's galaxies; name its column of ids object_id, with the catalogue's ids"

@@ -61,30 +61,30 @@ def described_path(name: str) -> str:
     return name
 
 
-def votes_of_survey(
-    frame: pl.DataFrame, tree: Tree, question: str, total: np.ndarray | None, source: str
-) -> tuple[Votes, list[Finding]]:
-    """Return the votes for a question and its gates from a survey's table; `total` are those for the first question."""
+def votes_of_survey(frame: pl.DataFrame, tree: Tree, question: str, source: str) -> tuple[Votes, list[Finding]]:
+    """Return the votes for a question and its gates from a survey's table.
+
+    The number of votes for the first question is in a column that the tree names, or in `vote_count`.
+    """
     vote_columns = tree.columns(question, frame.columns)
     values = {gate: numeric_columns(frame, names, source) for gate, names in vote_columns.columns.items()}
     findings = vote_findings(np.column_stack(list(values.values())), question)
     if vote_columns.kind == "counts":
         votes = Votes.from_columns(tree, question, values)
         return votes, findings + _impossible_numbers(votes)
-    if vote_columns.total is not None:
-        total = numeric_columns(frame, [vote_columns.total], source)[:, 0]
-    if total is None:
+    total = vote_columns.total or "vote_count"
+    if total not in frame.columns:
         raise InputError(
             f"{source}: has fractions of votes for {question!r}, but not their number ({', '.join(tree.totals)}); name "
             "it, or give one number for all, such as 40 (vote_count of `columns`)"
         )
-    return Votes.from_columns(tree, question, values, total), findings
+    return Votes.from_columns(tree, question, values, numeric_columns(frame, [total], source)[:, 0]), findings
 
 
 def path_columns(votes: Votes) -> dict[str, pl.Series]:
     """Return the label and the votes of a question as columns of a catalogue."""
     names = [path.name for path in votes.asked.paths]
-    columns = {label_column(votes.asked.question): pl.Series([names[k] for k in votes.paths], dtype=pl.String)}
+    columns = {label_column(votes.asked.question): pl.Series(names).gather(votes.paths)}
     for gate in votes.asked.questions:
         parts = zip(gate.answers, votes.counts[gate.name].T, strict=True)
         columns |= {vote_column(gate.name, answer): pl.Series(part) for answer, part in parts}
@@ -94,20 +94,19 @@ def path_columns(votes: Votes) -> dict[str, pl.Series]:
 def _impossible_numbers(votes: Votes) -> list[Finding]:
     """Say whether a question has more votes than the answers before it, and whether numbers are fractions."""
     gates, findings, of_answer = votes.asked.questions, list[Finding](), dict[str, np.ndarray]()
-    for gate in gates:
-        of_answer |= zip(gate.answers, votes.counts[gate.name].T, strict=True)
     if 0 < votes.counts[gates[0].name].sum(axis=1).max() <= LARGEST_SUM:
         message = f"Numbers of votes for {gates[0].name!r} sum to at most 1: they seem to be fractions."
         action = "Describe them as `fractions` in a tree of your own (`tree`), with the number of votes."
         findings.append(Finding("votes-impossible", "caution", message, action))
-    for gate in gates[1:]:
+    for gate in gates:
         before = [answer for answer in gate.asked_after if answer in of_answer]
         more = votes.counts[gate.name].sum(axis=1) > _MORE_VOTES * (sum(of_answer[name] for name in before) + 1)
-        if more.any():
+        if before and more.any():
             message = (
                 f"{gate.name!r} has more votes than {' or '.join(before)}, after which it is asked: {which_rows(more)}."
             )
             findings.append(Finding("votes-impossible", "caution", message, "Check the columns of votes."))
+        of_answer |= zip(gate.answers, votes.counts[gate.name].T, strict=True)
     return findings
 
 
@@ -132,7 +131,7 @@ def count_experts(table: CatalogTable, tree: Tree, experts: Sequence[str], ids: 
             raise InputError(f"{name}: no column {column!r} of an expert's answers; {nearest(column, frame.columns)}")
     frame = frame.with_columns(_expert_answers(frame.select(experts), list(answers), name))
     counts = [
-        pl.sum_horizontal((pl.col(expert) == answer).fill_null(False) for expert in experts).alias(votes)
+        pl.sum_horizontal(pl.col(expert) == answer for expert in experts).alias(votes)
         for answer, votes in answers.items()
     ]
     frame = frame.with_columns(counts)
@@ -339,8 +338,8 @@ def given_labels(
 
 def path_evidence(frame: pl.DataFrame, transition: TreeTransition, argument: np.ndarray, source: str) -> np.ndarray:
     """Return log p(votes | y, α) of each galaxy's votes, or of its majority path where T is of labels, shape (N, K)."""
-    observations, out = path_observations(frame, transition, source), []
+    observations, out = path_observations(frame, transition, source), np.empty((frame.height, transition.n_classes))
     for begin in range(0, frame.height, ROWS):  # T needs several times the memory of the result
         part = slice(begin, begin + ROWS)
-        out.append(np.asarray(label_evidence(transition, observations[part], argument[part])))
-    return np.concatenate(out) if out else np.empty((0, transition.n_classes))
+        out[part] = label_evidence(transition, observations[part], argument[part])
+    return out

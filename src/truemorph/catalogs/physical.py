@@ -117,17 +117,16 @@ def absolute_magnitude(magnitude: Any, redshift: Any, extinction: Any = 0.0, cos
     return apparent - dust - 5 * np.log10(luminosity_distance / _MPC_PER_10_PC)
 
 
-def surface_brightness(magnitude: Any, radius: Any, inside: float) -> np.ndarray:
+def surface_brightness(magnitude: np.ndarray, radius: np.ndarray, inside: float) -> np.ndarray:
     """Compute the mean surface brightness within a radius: μ = m + 2.5 log10(π R² / f), in mag/arcsec².
 
-    `magnitude` is that of all light (mag), `radius` is in arcsec, or an angle quantity, and `inside` is the part f of
-    the light that it encloses (0.5 for R50). NaN if a value is missing or a radius is not positive.
+    `magnitude` is that of all light (mag), `radius` is in arcsec, and `inside` is the part f of the light that it
+    encloses (0.5 for R50). NaN if a value is missing or a radius is not positive.
     """
-    total, size = float_array(magnitude, "magnitude", "mag"), float_array(radius, "radius", "arcsec")
-    return np.asarray(total + 2.5 * np.log10(np.pi / inside * np.where(size > 0, size, np.nan) ** 2))
+    return magnitude + 2.5 * np.log10(np.pi / inside * np.where(radius > 0, radius, np.nan) ** 2)
 
 
-def transverse_distance_mpc(redshift: Any, cosmology: str = COSMOLOGY) -> np.ndarray:
+def transverse_distance_mpc(redshift: np.ndarray, cosmology: str = COSMOLOGY) -> np.ndarray:
     """Compute the transverse comoving distance D_M; D_A = D_M / (1 + z) and D_L = D_M (1 + z).
 
     NaN if the redshift is missing or not positive. Interpolated by a cubic spline in ln(1 + z), accurate to one part in
@@ -136,7 +135,6 @@ def transverse_distance_mpc(redshift: Any, cosmology: str = COSMOLOGY) -> np.nda
     from scipy.interpolate import CubicSpline
 
     model = named_cosmology(cosmology)
-    redshift = float_array(redshift, "redshift")
     usable = np.isfinite(redshift) & (redshift > 0)
     distance = np.full(redshift.shape, np.nan)
     if usable.any():

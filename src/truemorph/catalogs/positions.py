@@ -34,22 +34,22 @@ def position_columns(columns: Sequence[str], source: str) -> tuple[str, str]:
 
 def positions_of(frame: pl.DataFrame, source: str) -> tuple[np.ndarray, np.ndarray]:
     """Return right ascension and declination of a table's rows, degrees, by their usual names; NaN if missing."""
-    columns = (frame[name].cast(pl.Float64, strict=False) for name in position_columns(frame.columns, source))
-    ra, dec = (column.to_numpy() for column in columns)
+    names = position_columns(frame.columns, source)
+    ra, dec = (frame[name].cast(pl.Float64, strict=False).to_numpy() for name in names)
     return checked_positions(ra, dec, source)
 
 
 def checked_positions(ra: Any, dec: Any, source: str) -> tuple[np.ndarray, np.ndarray]:
     """Return right ascension and declination in degrees, shapes (N,); NaN if missing."""
-    longitude, latitude = (
-        np.atleast_1d(float_array(values, f"{source}: {name}", "deg")) for name, values in (("ra", ra), ("dec", dec))
-    )
-    for name, values, low, high in (("ra", longitude, -180, 360), ("dec", latitude, -90, 90)):
-        bad = (values < low) | (values > high)
+    positions = []
+    for name, values, low, high in (("ra", ra, -180, 360), ("dec", dec, -90, 90)):
+        degrees = np.atleast_1d(float_array(values, f"{source}: {name}", "deg"))
+        bad = (degrees < low) | (degrees > high)
         if bad.any():
-            wrong = which_rows(bad, values)
+            wrong = which_rows(bad, degrees)
             raise InputError(f"{source}: {name} should be from {low} to {high} degrees, or empty; wrong in {wrong}")
-    return longitude, latitude
+        positions.append(degrees)
+    return positions[0], positions[1]
 
 
 def repeated_positions(frame: pl.DataFrame, source: str) -> list[Finding]:

@@ -34,6 +34,7 @@ from truemorph.catalogs.paths import (
 from truemorph.catalogs.positions import repeated_positions
 from truemorph.catalogs.question_gold import gold_of_label, gold_of_question, is_of_question
 from truemorph.catalogs.rows import LABEL_RULE, check_sizes, choose_rows, unequal_votes
+from truemorph.config import without_none
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 from truemorph.io import FORMAT_VERSION, PathLike, plain, write_file
@@ -103,7 +104,7 @@ class Preparation(Result):
                 for name in metadata.get("questions", ())
             },
             "splits": dict(sorted(frame["split"].value_counts().rows())),
-            "with_image": frame["image"].is_not_null().sum(),
+            "with_image": frame["image"].count(),
             "alpha": metadata["alpha"],
             "matches": metadata["matches"],
             "datasheet": None if self.out is None else f"{self.out.stem}.datasheet.md",
@@ -134,21 +135,21 @@ def prepare(
     """
     joined, kind = read_tables(table, settings)
     name, questions = joined.name, settings.questions
-    mapped = apply_mapping(joined.table, kind, table_name=name, own=joined.own)
+    mapped = apply_mapping(joined.table, kind, name, joined.own)
     tree, has_more = _tree(kind, name, questions), len(kind.classes) > 2
     check_required(mapped, has_more)
     cosmology = kind.cosmology or physical.COSMOLOGY
-    derived = _derived(mapped, cosmology)
-    mapped = replace(mapped, columns=mapped.columns | derived)
-    alpha = _alpha(mapped, settings.psf)
+    columns = _derived(mapped, cosmology)
+    derived = columns.keys() - mapped.columns.keys()
+    mapped = replace(mapped, columns=columns)
+    alpha = pl.Series("alpha", _alpha(mapped, settings.psf)).fill_nan(None)
     # Rules may use the table's columns (with missing values as null) and truemorph's, which take precedence.
-    named = joined.table.frame.with_columns(**mapped.cleaned)
-    named = named.with_columns(*mapped.frame).with_columns(pl.Series("alpha", alpha).fill_nan(None))
+    named = mapped.cleaned.with_columns(*mapped.frame).with_columns(alpha)
     votes, of_votes, about_root = None, list[Finding](), dict[str, str]()
     if has_more:
         of_root = tree.columns(tree.root.name, named.columns).columns[tree.root.name]
         about_root = {"votes": f"columns that the tree names: {', '.join(of_root)}"}
-        votes, of_votes = votes_of_survey(named, tree, tree.root.name, _total(mapped), name)
+        votes, of_votes = votes_of_survey(named, tree, tree.root.name, name)
     funnel, labels, selection = choose_rows(named, mapped, settings.where, votes)
     kept = funnel.kept
     ids, galaxies = funnel.ids.filter(kept), named.filter(kept)
@@ -157,24 +158,25 @@ def prepare(
         root, paths, of_images = _images(joined, mapped, ids, kept, images)
     else:
         root, paths, of_images = cut(galaxies.with_columns(object_id=ids))
-    split, weights, drawing = _draw(labels[kept], ids.to_list(), mapped.frame.filter(kept), paths, kind, seed)
-    answer_columns, of_questions = _answers(galaxies, tree, questions, mapped, kept)
+    own = mapped.frame.filter(kept).with_columns(image=pl.Series(paths, dtype=pl.String))
+    split, weights, drawing = _draw(labels, ids.to_list(), own, kind, seed)
+    answer_columns, of_questions = _answers(galaxies, tree, questions, name)
     made = {
+        **own.to_dict(),
         "object_id": ids,
-        "image": pl.Series(paths, dtype=pl.String),
-        "label": labels[kept],
-        "alpha": alpha[kept],
+        "label": labels,
+        "alpha": galaxies["alpha"],
         "split": split,
         "sampling_weight": weights,
         **answer_columns,
         **gold_columns,
     }
     about_votes = [*of_votes, *unequal_votes(mapped, kept), *of_questions]  # they limit every use of the catalogue
-    metadata = _metadata(joined, mapped, settings)
-    metadata |= {
+    metadata = {
+        **_metadata(joined, mapped, settings),
         **about_root,
-        **({"cosmology": cosmology} if {"radius_kpc", "M_r"} & derived.keys() else {}),
-        **({"questions": list(questions)} if questions else {}),
+        "cosmology": cosmology if {"radius_kpc", "M_r"} & derived else None,
+        "questions": list(questions) or None,
         "tree": tree.model_dump(mode="json", exclude_defaults=True),
         "image_root": str(root),
         "seed": int(seed),
@@ -186,22 +188,21 @@ def prepare(
         action = "Say it in a few words (`definition`), for whoever labels or uses these galaxies."
         what = f"What counts as {kind.classes[1]} is not stated."
         about_gold = [*about_gold, Finding("definition-missing", "note", what, action)]
-    catalogue = _catalogue(mapped, kept, made, metadata)
+    catalogue = _catalogue(mapped, kept, made, without_none(metadata))
     of_rows = [*about_votes, *check_sizes(mapped, kept), *of_images, *drawing, *about_gold]
     of_rows += repeated_positions(catalogue.frame, name)
     findings = unique(joined.findings, mapped.findings, selection, of_rows)
-    origins = {str(file): origin(file) for file in joined.files}
+    origins = {str(file): origin(file) for file in joined.files if file is not None}
     return Preparation(catalogue, funnel.dropped(), funnel.steps(), findings, origins)
 
 
 def _answers(
-    galaxies: pl.DataFrame, tree: Tree, questions: Sequence[str], mapped: Mapped, kept: np.ndarray
+    galaxies: pl.DataFrame, tree: Tree, questions: Sequence[str], name: str
 ) -> tuple[dict[str, Any], list[Finding]]:
     """Return columns of labels and votes of questions, and findings about them."""
-    total = None if (every := _total(mapped)) is None else every[kept]
     answers, findings = dict[str, Any](), list[Finding]()
     for question in questions:
-        votes, about = votes_of_survey(galaxies, tree, question, total, mapped.table_name)
+        votes, about = votes_of_survey(galaxies, tree, question, name)
         answers |= path_columns(votes)
         findings += about
     return answers, findings
@@ -212,15 +213,14 @@ def _gold(
 ) -> tuple[dict[str, Any], dict[str, Any], list[Finding]]:
     """Return columns of gold labels by a rule, of the label or of a question, what is recorded of them, findings."""
     if gold is None:
-        if "gold" not in galaxies.columns:
-            return {}, {}, []
         unused = "The column gold is kept as gold_input and is not used."
-        action = "If it has gold labels, name it (`gold`)."
-        return {}, {}, [Finding("gold-column-kept", "note", unused, action)]
+        kept = Finding("gold-column-kept", "note", unused, "If it has gold labels, name it (`gold`).")
+        return {}, {}, [kept] if "gold" in galaxies.columns else []
     if questions and is_of_question(gold, galaxies):
-        if len(questions) > 1:
+        question, *more = questions
+        if more:
             raise InputError(f"{name}: `gold` has rules for one question of {len(questions)}; give them to transition")
-        read, question = gold_of_question(galaxies, Asked(tree, questions[0]), gold, name), questions[0]
+        read = gold_of_question(galaxies, Asked(tree, question), gold, name)
         about = {"gold_definitions": {question: read.definition}, "gold_columns": read.columns}
         return {gold_column(question): read.names}, about, read.findings
     read = gold_of_label(galaxies, Asked(tree, tree.root.name), gold, kind.classes[1], name)
@@ -233,7 +233,7 @@ def _gold(
 def _metadata(joined: Joined, mapped: Mapped, settings: TableSettings) -> dict[str, Any]:
     """Return what a catalogue says of its table: names, definitions and settings."""
     kind = mapped.mapping
-    metadata: dict[str, Any] = {
+    return {
         "kind": "catalogue",
         "format_version": FORMAT_VERSION,
         "truemorph_version": __version__,
@@ -249,14 +249,9 @@ def _metadata(joined: Joined, mapped: Mapped, settings: TableSettings) -> dict[s
         "alpha": _definition_of_alpha(mapped.columns, settings.psf),
         "alpha_psf": settings.psf,
         "matches": joined.matches,
+        "where": list(settings.where) or None,
+        "simulated": joined.table.metadata.get("simulated") or None,
     }
-    metadata |= {"where": list(settings.where)} if settings.where else {}
-    return metadata | ({"simulated": True} if joined.table.metadata.get("simulated") else {})
-
-
-def _total(mapped: Mapped) -> np.ndarray | None:
-    """Return the number of votes on the first question, shape (N,), if it is known."""
-    return mapped.numbers("vote_count") if "vote_count" in mapped.columns else None
 
 
 def _label_rule(mapped: Mapped) -> str:
@@ -311,7 +306,7 @@ class TableSettings:
         options = {name: getattr(self, name) for name in names}
         options["cuts"] = [{"name": " ".join(rule.split()), "keep": rule} for rule in dict.fromkeys(self.keep)]
         options["votes"] = f"columns that the tree names: {', '.join(self.votes.values())}" if self.votes else None
-        return {name: option for name, option in options.items() if option is not None}
+        return without_none(options)
 
 
 def read_tables(table: Any, settings: TableSettings) -> tuple[Joined, Mapping]:
@@ -360,9 +355,9 @@ def write_preparation(prepared: Preparation, out: PathLike) -> Preparation:
 
 
 def _derived(mapped: Mapped, cosmology: str) -> dict[str, MappedColumn]:
-    """Compute `radius_kpc`, `M_r` and surface brightness if possible and not in the table."""
-    columns, made = dict(mapped.columns), dict[str, MappedColumn]()
-    redshift, dust = mapped.numbers("redshift"), mapped.numbers("extinction") if "extinction" in columns else 0.0
+    """Return the columns, with `radius_kpc`, `M_r` and surface brightness if possible and not in the table."""
+    columns, numbers = dict(mapped.columns), mapped.numbers
+    redshift, dust = numbers("redshift"), numbers("extinction") if "extinction" in columns else 0.0
     dusty = f"minus {columns['extinction'].source}" if "extinction" in columns else "not corrected for extinction"
     at = f"at the distance of {columns['redshift'].source} ({cosmology})" if "redshift" in columns else ""
 
@@ -371,33 +366,33 @@ def _derived(mapped: Mapped, cosmology: str) -> dict[str, MappedColumn]:
 
     def add(name: str, values: np.ndarray, source: str, about: str = "") -> None:
         described = f"{about or NAMED[name].description}: {source}"
-        columns[name] = made[name] = MappedColumn(pl.Series(values).fill_nan(None), source, described)
+        columns[name] = MappedColumn(pl.Series(values).fill_nan(None), source, described)
 
     if lacks("radius_kpc", "redshift", "radius"):
-        kpc = physical.physical_radius_kpc(mapped.numbers("radius"), redshift, cosmology)
+        kpc = physical.physical_radius_kpc(numbers("radius"), redshift, cosmology)
         add("radius_kpc", kpc, f"{columns['radius'].source} {at}", f"{columns['radius'].description}, in kpc")
     if lacks("alpha_error", "radius_error", "radius", "psf_fwhm"):
-        relative = mapped.numbers("radius_error") / mapped.numbers("radius")
+        relative = numbers("radius_error") / numbers("radius")
         source = columns["radius_error"].source
         if "psf_error" in columns:
-            relative = np.hypot(relative, mapped.numbers("psf_error") / mapped.numbers("psf_fwhm"))
+            relative = np.hypot(relative, numbers("psf_error") / numbers("psf_fwhm"))
             source = f"{source} and {columns['psf_error'].source}"
         add("alpha_error", relative, source)
     if lacks("M_r", "redshift", "magnitude"):
-        luminosity = physical.absolute_magnitude(mapped.numbers("magnitude"), redshift, dust, cosmology)
+        luminosity = physical.absolute_magnitude(numbers("magnitude"), redshift, dust, cosmology)
         add("M_r", luminosity, f"{columns['magnitude'].source}, {dusty}, {at}; no K-correction")
     size = "r50" if "r50" in columns else "radius"
     if lacks("surface_brightness", "magnitude", size):
         radius, magnitude = columns[size].source, columns["magnitude"].source
         percent = 50.0 if size == "r50" else float(percent_of_light(radius) or 100)
-        brightness = physical.surface_brightness(mapped.numbers("magnitude"), mapped.numbers(size), percent / 100)
+        brightness = physical.surface_brightness(numbers("magnitude"), numbers(size), percent / 100)
         add("surface_brightness", brightness, f"{magnitude}, mean within {radius} ({percent:g} % of the light)")
     if lacks("rest_surface_brightness", "redshift", "surface_brightness"):
         observed, dimmed = columns["surface_brightness"], f"minus 10 log10(1 + {columns['redshift'].source})"
         # (1 + z)^4 of Tolman 1930, PNAS 16, 511.
-        undimmed = observed.values.cast(pl.Float64).to_numpy() - dust - 10 * np.log10(1 + redshift)
+        undimmed = np.asarray(observed.values, float) - dust - 10 * np.log10(1 + redshift)
         add("rest_surface_brightness", undimmed, f"{observed.source}, {dusty}, {dimmed}; no K-correction")
-    return made
+    return columns
 
 
 def _alpha(mapped: Mapped, psf: physical.PsfUnit) -> np.ndarray:
@@ -441,17 +436,16 @@ def _images(
 
 
 def _draw(
-    labels: np.ndarray, ids: list[Any], frame: pl.DataFrame, paths: list[str | None], kind: Mapping, seed: int
+    labels: np.ndarray, ids: list[Any], frame: pl.DataFrame, kind: Mapping, seed: int
 ) -> tuple[np.ndarray, np.ndarray, list[Finding]]:
     """Draw the mapping's sample among complete galaxies; return split ("unused" if not drawn), weights, findings."""
-    images = pl.Series(paths, dtype=pl.String)
-    complete, lacking = sampling.candidates(frame.with_columns(image=images), kind.drawn_with)
+    complete, lacking = sampling.candidates(frame, kind.drawn_with)
     chosen, weights, drawing = complete, np.ones(labels.size), None
     if kind.sample is not None and kind.sample != "all":
         chosen, drawing = sampling.draw_sample(np.where(complete, labels, -1), ids, kind.sample, seed)
         weights[complete] = sampling.sampling_weights(labels[complete], chosen[complete])
     split = np.full(labels.size, sampling.UNUSED, dtype="<U10")
-    drawn = [galaxy for galaxy, taken in zip(ids, chosen, strict=True) if taken]
+    drawn = list(compress(ids, chosen))
     split[chosen], splitting = sampling.split_galaxies(drawn, kind.split or sampling.FRACTIONS_OF_SPLIT, seed)
     findings = [finding for finding in (drawing, splitting) if finding is not None]
     if not complete.all():
@@ -477,10 +471,9 @@ def _source(column: MappedColumn) -> str:
 
 def _catalogue(mapped: Mapped, kept: np.ndarray, made: dict[str, Any], metadata: dict[str, Any]) -> CatalogTable:
     """Assemble the computed columns, the mapped columns, and the table's other columns."""
-    own = {**mapped.frame.filter(kept).to_dict(), **made}
-    absent = pl.Series([None], dtype=pl.Float64).new_from_index(0, int(kept.sum()))
+    absent = pl.Series([None] * kept.sum(), dtype=pl.Float64)
     first = _FIRST if len(metadata["classes"]) == 2 else [name for name in _FIRST if name not in FRACTIONS]
-    own = {name: own.get(name, absent) for name in (*first, *(name for name in own if name not in first))}
+    own = {name: made.get(name, absent) for name in (*first, *made)}
     same = {
         column.source
         for name, column in mapped.columns.items()

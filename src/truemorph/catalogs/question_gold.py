@@ -31,26 +31,18 @@ class GoldLabels:
     """Gold labels of N galaxies."""
 
     numbers: np.ndarray  # (N,): class, `UNKNOWN`, or `ANSWER_UNKNOWN` if only known that the question applies
+    paths: np.ndarray  # (N,): path of a question that a gold label names, `UNKNOWN` elsewhere
     definition: str
     rule: str
     columns: list[str]  # that the rule uses
     findings: list[Finding]
     names: pl.Series | None = None  # of a question: of paths or answers, null if unknown
-    paths: np.ndarray | None = None  # of a question, (N,): path that a gold label names, `UNKNOWN` elsewhere
 
     @property
     def unsure(self) -> np.ndarray:
         """Whether people could not tell the answer to a question, bool of shape (N,)."""
         assert self.names is not None
         return (self.names == CANNOT_TELL).fill_null(False).to_numpy()
-
-
-def _numbers_of_names(asked: Asked) -> dict[str, tuple[int, int]]:
-    """Return the number of the path, `UNKNOWN` if it is not named, and of the answer of each name of gold labels."""
-    numbers = dict.fromkeys((APPLIES, CANNOT_TELL), (UNKNOWN, ANSWER_UNKNOWN))
-    numbers |= {NOT_APPLICABLE: (UNKNOWN, 0)} | {name: (UNKNOWN, n) for name, n in asked.numbers.items() if n}
-    every = zip(asked.paths, asked.answers_of_paths, strict=True)
-    return numbers | {path.name: (k, n) for k, (path, n) in enumerate(every) if path.name not in numbers or n}
 
 
 def is_of_question(rule: str, frame: pl.DataFrame) -> bool:
@@ -83,8 +75,7 @@ def gold_of_question(frame: pl.DataFrame, asked: Asked, rule: str, source: str) 
                 f"{about}: column {name} holds {series.dtype}, not names of classes; give a rule for each, such as "
                 f'"{NOT_APPLICABLE}: t_type < -3; {answers[-1]}: {name} > 0"'
             )
-        texts = series.str.strip_chars()
-        texts = texts.set(texts == "", None)
+        texts = series.str.strip_chars().replace("", None)
         if unknown := sorted({*texts.drop_nulls()} - {*valid}):
             near = nearest(unknown[0], [*valid], what="classes")
             raise InputError(f"{about}: column {name}: unknown class {unknown[0]!r}; {near}{lenticulars(unknown)}")
@@ -132,14 +123,13 @@ def gold_of_label(frame: pl.DataFrame, root: Asked, rule: str, second: str, sour
 
 def _of_names(names: pl.Series, asked: Asked, rule: str, columns: list[str], findings: list[Finding]) -> GoldLabels:
     """Return gold labels of a question from names of paths or answers, null if unknown."""
-    numbers = _numbers_of_names(asked)
-    paths, answers = (
-        names.replace_strict(
-            {name: pair[k] for name, pair in numbers.items()}, default=UNKNOWN, return_dtype=pl.Int64
-        ).to_numpy()
-        for k in (0, 1)
-    )
-    return GoldLabels(answers, f"{asked.question}: {rule}", rule, columns, findings, names, paths)
+    # Of each name, the number of the path, `UNKNOWN` if it is not named, and that of the answer.
+    numbers = dict.fromkeys((APPLIES, CANNOT_TELL), (UNKNOWN, ANSWER_UNKNOWN))
+    numbers |= {NOT_APPLICABLE: (UNKNOWN, 0)} | {name: (UNKNOWN, n) for name, n in asked.numbers.items() if n}
+    every = zip(asked.paths, asked.answers_of_paths, strict=True)
+    numbers |= {path.name: (k, n) for k, (path, n) in enumerate(every) if path.name not in numbers or n}
+    paths, answers = np.array([numbers.get(name, (UNKNOWN, UNKNOWN)) for name in names]).reshape(-1, 2).T
+    return GoldLabels(answers, paths, f"{asked.question}: {rule}", rule, columns, findings, names)
 
 
 def _by_rules(
@@ -182,8 +172,6 @@ def gold_classes(frame: pl.DataFrame, rule: str, second: str, source: str) -> Go
     """
     about = f"{source}: gold classes"
     name = rule.strip()
-    if name == "gold" and name not in frame.columns:
-        raise InputError(f"{source}: no column 'gold'; add it with truemorph gold import, or give a rule (`gold`)")
     expression = column_expression(name) if name in frame.columns else read_expression(rule, about)
     if biased := [column for column in expression.columns if column in ("label", *FRACTIONS, *VOTES)]:
         advice = "give classes from experts or better images"
@@ -203,7 +191,8 @@ def gold_classes(frame: pl.DataFrame, rule: str, second: str, source: str) -> Go
         )
     definition = f"{expression.text} is 1" if expression.lone else expression.tree.sql()
     numbers = values.astype(np.int64)
-    return GoldLabels(numbers, f"{second}: {definition}", rule, list(expression.columns), findings)
+    paths = np.full(numbers.size, UNKNOWN)
+    return GoldLabels(numbers, paths, f"{second}: {definition}", rule, list(expression.columns), findings)
 
 
 def sparse_answers(asked: Asked, answers: np.ndarray) -> tuple[Asked, list[Finding]]:
@@ -247,9 +236,8 @@ def told_apart(asked: Asked, answers: np.ndarray, paths: np.ndarray) -> tuple[As
     counts[: unnamed.size] += unnamed
     settled = list[int]()
     for key, answer in zip(keys, of_paths, strict=True):
-        alike = keys[(counts[keys] > 0) & (of_paths == answer)]
-        others = np.concatenate([keys[named > 0], np.flatnonzero(counts)])
-        settled.append(int(key if counts[key] else (alike if alike.size else others)[0]))
+        instead = (key, *keys[of_paths == answer], *keys[named > 0], *np.flatnonzero(counts))
+        settled.append(int(next(own for own in instead if counts[own])))
     every = list(dict.fromkeys(settled))
     names = [asked.answers[key] if key < unnamed.size else asked.paths[key - unnamed.size].name for key in every]
     classes = tuple(every.index(key) for key in settled)

@@ -6,8 +6,8 @@ classes exchanged; here a majority of "smooth" votes means smooth.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -19,7 +19,7 @@ from truemorph.catalogs.paths import LARGEST_SUM, answers_inside
 from truemorph.catalogs.physical import ALPHA_IS_SIZE, partial_radius, resolution
 from truemorph.errors import InputError
 from truemorph.findings import Finding
-from truemorph.questions import SMOOTH_OR_DISK, Votes
+from truemorph.questions import Votes
 
 LABEL_RULE = (
     "the larger of smooth_fraction and disk_fraction (0.5 where disk_fraction is missing); ties, and galaxies whose "
@@ -53,15 +53,14 @@ class Funnel:
 
     def steps(self) -> list[tuple[str, int]]:
         """Return rows in, rows dropped by each rule in order, and rows out."""
-        lost = {rule: int((self._reasons == rule).sum()) for rule in self._rules}
-        losses = [(rule, -n) for rule, n in lost.items() if n or self._rules[rule]]
-        return [("rows in", self._reasons.size), *losses, ("rows out", int(self.kept.sum()))]
+        counts = Counter(self._reasons)
+        losses = [(rule, -counts[rule]) for rule, always in self._rules.items() if always or counts[rule]]
+        return [("rows in", self._reasons.size), *losses, ("rows out", counts[""])]
 
     def dropped(self) -> pl.DataFrame:
         """List the dropped rows: `row` (from 1), `object_id`, `reason`."""
-        gone = np.flatnonzero(~self.kept)
-        reasons = pl.Series(self._reasons[gone].tolist(), dtype=pl.String)
-        return pl.DataFrame({"row": gone + 1, "object_id": self.ids[gone], "reason": reasons})
+        rows = pl.DataFrame({"object_id": self.ids, "reason": self._reasons.tolist()})
+        return rows.with_row_index("row", 1).filter(~self.kept)
 
 
 def choose_rows(
@@ -80,7 +79,7 @@ def choose_rows(
         keep, more = condition(cut.keep, named, f"{table_name}: cut {cut.name!r}")
         findings += more
         lost = funnel.drop(cut.name, ~keep.fill_null(False).to_numpy(), always=True)
-        if unknown := int((keep.is_null().to_numpy() & lost).sum()):
+        if unknown := (keep.is_null().to_numpy() & lost).sum():
             lacking = f"{unknown:,d} of the rows dropped by the rule {cut.name!r} lack a value that it needs."
             findings.append(Finding("rule-without-value", "note", lacking))
     # Ids are not checked in rows that are not selected.
@@ -99,13 +98,14 @@ def choose_rows(
     else:
         for rule, name in (("no positive radius", "radius"), ("no positive PSF width", "psf_fwhm")):
             funnel.drop(rule, ~(mapped.numbers(name) > 0))
-    counts = np.bincount(labels[funnel.kept], minlength=len(mapped.mapping.classes))
+    labels = labels[funnel.kept]
+    counts = np.bincount(labels, minlength=len(mapped.mapping.classes))
     if np.count_nonzero(counts) < 2:
         account = ", ".join(f"{rule}: {n:,d}" for rule, n in funnel.steps())
         have = " and ".join(f"{n} {name}" for n, name in zip(counts, mapped.mapping.classes, strict=True))
         left = f"{have} galaxies are left, and galaxies of two classes are needed ({account})"
         raise InputError(f"{table_name}: {left}; check the rules (`where`, `keep`) and the columns of votes")
-    return funnel, np.where(funnel.kept, labels, -1), findings
+    return funnel, labels, findings
 
 
 def _labels_of_answers(funnel: Funnel, votes: Votes) -> tuple[np.ndarray, list[Finding]]:
@@ -117,8 +117,8 @@ def _labels_of_answers(funnel: Funnel, votes: Votes) -> tuple[np.ndarray, list[F
     inside = answers_inside(asked.tree)
     of_paths = np.array([inside.index(path.answer) if path.answer in inside else -1 for path in asked.paths])
     labels = np.full(unasked.size, -1)
-    kept = np.flatnonzero(funnel.kept)
-    labels[kept] = of_paths[replace(votes, counts={name: count[kept] for name, count in votes.counts.items()}).paths]
+    kept = funnel.kept
+    labels[kept] = of_paths[asked.votes(votes.columns[kept]).paths]
     funnel.drop("majority star or artefact", labels < 0)
     return labels, findings
 
@@ -147,13 +147,13 @@ def _labels_from_votes(funnel: Funnel, mapped: Mapped) -> tuple[np.ndarray, list
     if many.any():
         above = f"{mapped.table_name}: vote fractions sum to more than 1 in {which_rows(many, sums.round(3))}."
         findings.append(Finding("fractions-above-one", "caution", above, "Check that they belong to one question."))
-    first, second = mapped.mapping.classes[:2]
-    labels, reasons = labels_from_votes(*fractions, classes=(first, second))
+    first, second = classes = mapped.mapping.classes
+    labels, reasons = labels_from_votes(fractions[0], fractions[1], fractions[2], classes)
     unasked = (np.nan_to_num(fractions) == 0).all(axis=0) & (reasons != "")
     findings += _not_asked(unasked, selected, f"{first} or {second}")
     for reason in np.unique(reasons[reasons != ""]):
-        funnel.drop(str(reason), reasons == reason)
-    if unknown := int((np.isnan(fractions[1]) & funnel.kept).sum()):
+        funnel.drop(reason, reasons == reason)
+    if unknown := (np.isnan(fractions[1]) & funnel.kept).sum():
         lacking = (
             f"{unknown:,d} galaxies lack the fraction of votes for {second}: they are labelled {first} if that "
             "fraction is above 0.5, and stars or artifacts among them cannot be recognised."
@@ -167,7 +167,7 @@ def _labels_from_votes(funnel: Funnel, mapped: Mapped) -> tuple[np.ndarray, list
 
 
 def labels_from_votes(
-    first: np.ndarray, second: np.ndarray, artefact: np.ndarray, *, classes: Sequence[str] = SMOOTH_OR_DISK
+    first: np.ndarray, second: np.ndarray, artefact: np.ndarray, classes: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Label galaxies by the largest vote fraction, NaN if unknown: 0, 1, or -1 for none, with the reason.
 
@@ -209,7 +209,7 @@ def check_sizes(mapped: Mapped, kept: np.ndarray) -> list[Finding]:
     (low, high), findings = _USUAL_ALPHA, list[Finding]()
     widths, has_alpha = mapped.numbers("psf_fwhm")[kept], "alpha" in mapped.columns
     alpha = mapped.numbers("alpha")[kept] if has_alpha else resolution(mapped.numbers("radius")[kept], widths)
-    if has_alpha and kept.sum() > 1 and np.ptp(alpha) == 0:
+    if has_alpha and np.ptp(alpha) == 0:
         raise InputError(
             f"{mapped.table_name}: all galaxies have the same resolution, {alpha[0]:.3g} (`alpha`); give the column of "
             "α, or those of radius and PSF width (`radius`, `psf_fwhm`)"

@@ -54,7 +54,7 @@ def draw_sample(
     "balanced" draws as many of each as the rarer label has. With the same seed, a smaller sample is part of a larger
     one. Drawing by the observed label changes p(ỹ | α); `sampling_weights` corrects for it.
     """
-    have = [int((labels == label).sum()) for label in range(max(2, int(labels.max()) + 1))]
+    have = np.bincount(labels[labels >= 0], minlength=2).tolist()
     sizes = len(have) * [min(have)] if counts == "balanced" else [int(count) for count in counts]
     if len(sizes) != len(have):
         raise InputError(f"a sample of {len(have)} classes needs so many numbers; got {len(sizes)} (`sample`)")
@@ -94,7 +94,7 @@ def split_galaxies(
     `parts` are fractions that sum to 1, or numbers of galaxies: proportions if they do not sum to N, with a finding.
     """
     n, finding = len(object_ids), None
-    usable = len(parts) == 3 and all(np.isfinite(part) and part >= 0 for part in parts)
+    usable = len(parts) == 3 and all(part >= 0 for part in parts)
     if usable and abs(sum(parts) - 1) <= 1e-9:
         n_validation, n_test = (round(n * part) for part in parts[1:])
     elif usable and sum(parts) > 1 and all(float(part).is_integer() for part in parts):
@@ -122,6 +122,4 @@ def split_galaxies(
 def assign_folds(object_ids: Sequence[object], folds: int, seed: int) -> np.ndarray:
     """Assign galaxies to folds of equal size (± 1) by id; values 0 to folds - 1, shape (N,)."""
     order = np.argsort(id_ranks(object_ids, seed, "folds"), kind="stable")
-    fold = np.empty(len(object_ids), dtype=np.int64)
-    fold[order] = np.arange(len(object_ids)) % folds
-    return fold
+    return np.argsort(order) % folds  # the rank of each galaxy

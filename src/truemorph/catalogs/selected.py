@@ -31,9 +31,10 @@ from truemorph.catalogs.question_gold import (
     told_apart,
 )
 from truemorph.catalogs.sampling import UNUSED
+from truemorph.config import by_commas
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
-from truemorph.questions import Asked, log_odds
+from truemorph.questions import Asked, log_odds, possible_votes
 from truemorph.tables import SENTINELS, CatalogTable, missing_in, numeric_columns, without
 
 _ERRORS = ("alpha_error", "radius_error", "psf_error")
@@ -50,7 +51,7 @@ class SampleOptions:
     question: str | None = None  # by default the first of the catalogue's tree
     gold: str | None = None  # column or rule of gold labels; see `gold_labels`
     where: Sequence[str] = ()  # conditions
-    by: str | None = None  # one or two columns of bins, comma-separated
+    by: str = "alpha"  # one or two columns of bins, comma-separated
     intrinsic: Sequence[str] = ()
     observables: Sequence[str] = ()  # columns on which the flip probability depends in addition to α
     weights: str = "balance"  # see `sample_weights`
@@ -60,8 +61,7 @@ class SampleOptions:
 
     def binned(self, frame: pl.DataFrame) -> list[str]:
         """Return the columns to bin by; none for α."""
-        by = self.by or ""
-        columns = [by] if by in frame.columns else [name.strip() for name in by.split(",") if by]
+        columns = [self.by] if self.by in frame.columns else by_commas(self.by)
         return [] if columns == ["alpha"] else columns
 
     def check(self, catalogue: CatalogTable, asked: Asked | None) -> None:
@@ -77,12 +77,12 @@ class SampleOptions:
             )
 
 
-def rows_of(catalogue: CatalogTable, options: SampleOptions | None = None) -> tuple[Sample, Context]:
+def rows_of(catalogue: CatalogTable, options: SampleOptions) -> tuple[Sample, Context]:
     """Select the galaxies of the sample that meet all conditions and have values in all named columns.
 
     Galaxies with split "unused" are not in the sample; they are selected only by a condition on `split`.
     """
-    options, source = options or SampleOptions(), catalogue.source
+    source = catalogue.source
     asked = asked_of(catalogue, options.question)
     of = None if asked is None else asked.question
     if options.gold == gold_column(of):  # the catalogue's own, by the name of their column
@@ -94,28 +94,28 @@ def rows_of(catalogue: CatalogTable, options: SampleOptions | None = None) -> tu
     frame, findings = filtered(catalogue.frame, options.where, named, source)
     groups = groups_of(frame, options.by, source)
     read = None if gold is None else gold_labels(catalogue, frame, asked, gold)
-    arrays = _arrays(frame, options, of, source)
+    arrays, others = _arrays(frame, options, of, source), [other.log_odds(frame) for other in options.others]
     if asked is None:
-        sample, facts = _sample_of_labels(catalogue, frame, read, arrays, options.others)
+        sample, facts = _sample_of_labels(catalogue, frame, read, arrays, others)
     else:
         assert read is not None
         asked, merging = sparse_answers(asked, read.numbers)
         findings += merging
         read = gold_labels(catalogue, frame, asked, str(gold))
-        sample, facts = _sample_of_answers(frame, asked, read, arrays, options.others, source)
+        sample, facts = _sample_of_answers(frame, asked, read, arrays, others, source)
     about = _about(catalogue, asked, read, options)
     if read is not None:
         findings += [*read.findings, *images_of_gold(catalogue, str(gold), of)]
     if asked is None:
-        findings += _of_label(catalogue, frame, facts["shown"], gold, str(about["definition"]))
+        findings += _of_label(catalogue, frame, gold, str(about["definition"]))
     context = Context(
         columns={} if read is None else properties(catalogue, frame, [*named, *read.columns]),
         seen=seen_in_images(frame, options.observables, source),
-        groups=_surveys(frame) | ({} if groups is None else {str(options.by): frame[str(options.by)].to_numpy()}),
+        groups=_surveys(frame) | ({} if groups is None else {options.by: frame[options.by].to_numpy()}),
         about=about,
         findings=unique(catalogue.findings, findings),
         by=np.squeeze(numeric_columns(frame, binned, source)) if groups is None and binned else groups,
-        by_name=options.by or "alpha",
+        by_name=options.by,
         alpha_error=mean_alpha_error(frame, options.alpha_error, gold is not None, source),
         ids=None if gold is None else _ids(frame),
         **facts,
@@ -146,15 +146,15 @@ def _sample_of_labels(
     frame: pl.DataFrame,
     gold: GoldLabels | None,
     arrays: Mapping[str, Any],
-    others: Sequence[OtherLabels | Predictions],
+    others: Sequence[np.ndarray],
 ) -> tuple[Sample, dict[str, Any]]:
     """Return the sample of labels of two classes, and what `Context` says of them; `arrays` are for `Sample.of`."""
-    shown = frame["gold"].cast(pl.Float64).to_numpy() if "gold" in frame.columns else None
+    shown = np.asarray(frame["gold"], float) if "gold" in frame.columns else None
     numbers = None if gold is None else gold.numbers
     labels, alpha = frame["label"].to_numpy(), frame["alpha"].to_numpy()
     sample = Sample.of(labels, alpha, classes=label_classes(catalogue), gold=numbers, **arrays)
     if gold is not None:  # votes help to predict the true class
-        votes = [*_log_odds_of_label(frame), *(other.log_odds(frame) for other in others)]
+        votes = [*_log_odds_of_label(frame), *others]
         sample = replace(sample, log_odds=np.column_stack(votes) if votes else None)
     return sample, {"votes": _votes(frame), "shown": shown}
 
@@ -164,20 +164,19 @@ def _sample_of_answers(
     asked: Asked,
     gold: GoldLabels,
     arrays: Mapping[str, Any],
-    others: Sequence[OtherLabels | Predictions],
+    others: Sequence[np.ndarray],
     source: str,
 ) -> tuple[Sample, dict[str, Any]]:
     """Return the sample of answers to a question, and what `Context` says of them; `arrays` are for `Sample.of`."""
-    assert gold.paths is not None
     paths, alpha, uncertain = majority_paths(frame, asked, source), frame["alpha"].to_numpy(), arrays["gold_uncertain"]
     labels = np.array(asked.answers_of_paths)[paths]
     _check_gold_of_question(asked, gold.numbers, labels, source)
-    unsure = gold.unsure if uncertain is None else np.maximum(gold.unsure, uncertain)
+    unsure = np.maximum(gold.unsure, 0 if uncertain is None else uncertain)
     of_answers = {**arrays, "gold_uncertain": unsure, "observables": None}
     sample = Sample.of(labels, alpha, classes=asked.answers, gold=gold.numbers, of_question=True, **of_answers)
     question, classes_of_gold = told_apart(asked, gold.numbers, gold.paths)
     votes = votes_at_gates(frame, question, source)
-    log_odds = np.column_stack([votes.log_odds, *(other.log_odds(frame) for other in others)])
+    log_odds = np.column_stack([votes.log_odds, *others])
     of_t = {name: arrays[name] for name in ("observables", "gold_probability", "weights")}
     of_paths = Sample.of(votes, alpha, gold=classes_of_gold, **of_t)
     return replace(sample, paths=paths, log_odds=log_odds), {"asked": question, "of_paths": of_paths}
@@ -191,12 +190,12 @@ def gold_labels(catalogue: CatalogTable, frame: pl.DataFrame, asked: Asked | Non
     """
     metadata, source = catalogue.metadata, catalogue.source
     rule = gold_column(None if asked is None else asked.question) if gold == "gold" else gold
+    if gold == "gold" and rule not in frame.columns:
+        raise InputError(f"{source}: no column {rule!r}; add it with truemorph gold import, or give a rule (`gold`)")
     if asked is None:
         read = gold_of_label(frame, root_of(catalogue), rule, classes_of(catalogue)[1], source)
         stored = metadata.get("gold_definition")
     else:
-        if gold == "gold" and rule not in frame.columns:
-            raise InputError(f"{source}: no column {rule}; give a rule for gold labels of {rule!r} (`gold`)")
         read = gold_of_question(frame, asked, rule, source)
         stored = metadata.get("gold_definitions", {}).get(asked.question)
     return replace(read, definition=stored or read.definition) if gold == "gold" else read
@@ -227,31 +226,32 @@ def _about(
     about: dict[str, Any] = {name: metadata.get(name) for name in ("alpha", "alpha_psf")}
     about["where"] = list(options.where)
     about |= {name: list(getattr(options, name)) for name in ("observables", "intrinsic") if getattr(options, name)}
-    about |= {"other_labels": [other.name for other in options.others]} if options.others else {}
-    about |= {"weights": options.weights} if options.weights != SampleOptions.weights else {}
+    if options.others:
+        about["other_labels"] = [other.name for other in options.others]
+    if options.weights != SampleOptions.weights:
+        about["weights"] = options.weights
     about["rows_sha256"] = rows_hash(options.whole or catalogue, options.where)
     if gold is not None:
         about["gold_rule"] = gold.rule
         if experts := experts_of(metadata, classes).get(gold.rule):
             about["gold_experts"] = experts
+    stated = f"{classes[1]}: {metadata.get('definition') or 'as in the labels'}"
+    definition = stated if gold is None else gold.definition
     if asked is not None:
-        about |= {"question": asked.question, "tree": asked.tree.name}
-        return about | {"gold_definition": None if gold is None else gold.definition}
-    definition = f"{classes[1]}: {metadata.get('definition') or 'as in the labels'}"
-    about |= {"classes": classes, "definition": definition if gold is None else gold.definition}
+        return about | {"question": asked.question, "tree": asked.tree.name, "gold_definition": definition}
+    about |= {"classes": classes, "definition": definition}
     if "gold" in catalogue.frame.columns:
         about["gold_definition"] = str(metadata.get("gold_definition", "not stated"))
     return about
 
 
-def _of_label(
-    catalogue: CatalogTable, frame: pl.DataFrame, numbers: np.ndarray | None, gold: str | None, definition: str
-) -> list[Finding]:
+def _of_label(catalogue: CatalogTable, frame: pl.DataFrame, gold: str | None, definition: str) -> list[Finding]:
     """Return findings about radii, and gold labels that are not used or are made of votes."""
     if gold is not None:
         return from_votes(definition)
     findings = partial_radius(str(catalogue.metadata.get("alpha") or "").split("/")[0].strip())
-    if numbers is not None and not catalogue.metadata.get("simulated") and (count := np.isfinite(numbers).sum()):
+    count = frame["gold"].count() if "gold" in frame.columns else 0
+    if count and not catalogue.metadata.get("simulated"):
         unused = f"T(α) was estimated without the {count:,} gold labels of its catalogue."
         findings.append(Finding("gold-unused", "caution", unused, 'Estimate it with them (`gold`="gold").'))
     widths = frame["psf_fwhm"] if "psf_fwhm" in frame.columns else pl.Series([1, 2])
@@ -411,7 +411,7 @@ def sample_weights(frame: pl.DataFrame, weights: str, source: str) -> np.ndarray
         return numeric_columns(frame, [weights], source)[:, 0]
     if weights == "none" or "sampling_weight" not in frame.columns or (frame["split"] == UNUSED).any():
         return None
-    values = frame["sampling_weight"].cast(pl.Float64).to_numpy()
+    values = np.asarray(frame["sampling_weight"], float)
     return None if np.ptp(values) == 0 else values
 
 
@@ -430,7 +430,7 @@ def properties(catalogue: CatalogTable, frame: pl.DataFrame, named: list[str]) -
         series = without(frame[name], SENTINELS)
         if name.startswith("gold") or (kind.is_integer() and series.drop_nulls().is_unique().all()):  # an id
             continue
-        values = series.cast(pl.Float64).to_numpy()
+        values = np.asarray(series, float)
         if not any(
             _same_order(values, frame[column]) for column in ("alpha", "radius", "psf_fwhm") if column in frame.columns
         ):
@@ -450,9 +450,8 @@ def _votes(frame: pl.DataFrame) -> np.ndarray | None:
     """Return the fraction of votes for the second class among those for both, NaN if unknown."""
     if not {"smooth_fraction", "disk_fraction"} <= set(frame.columns):
         return None
-    votes = frame.select(pl.col("smooth_fraction", "disk_fraction").cast(pl.Float64)).to_numpy()
-    total = votes.sum(axis=1)
-    return ratio(votes[:, 1], total)
+    votes = np.asarray(frame.select("smooth_fraction", "disk_fraction"), float)
+    return ratio(votes[:, 1], votes.sum(axis=1))
 
 
 def _log_odds_of_label(frame: pl.DataFrame) -> list[np.ndarray]:
@@ -462,11 +461,10 @@ def _log_odds_of_label(frame: pl.DataFrame) -> list[np.ndarray]:
     """
     if not set(FRACTIONS) <= set(frame.columns) or not frame["smooth_fraction"].count():
         return []
-    fractions = frame.select(pl.col(FRACTIONS).cast(pl.Float64).fill_nan(None).fill_null(0.0)).to_numpy()
-    number = frame["vote_count"] if "vote_count" in frame.columns else pl.repeat(None, frame.height, eager=True)
+    fractions = np.asarray(frame.select(FRACTIONS), float)
+    number = frame.get_column("vote_count", default=pl.repeat(None, frame.height, eager=True))
     number = number.cast(pl.Float64).fill_nan(None).fill_null(USUAL_VOTES)
-    counts = np.maximum(fractions, 0.0) * number.to_numpy()[:, None]
-    return [log_odds(counts)]
+    return [log_odds(possible_votes(fractions) * number.to_numpy()[:, None])]
 
 
 def _surveys(frame: pl.DataFrame) -> dict[str, np.ndarray]:
@@ -477,9 +475,9 @@ def _surveys(frame: pl.DataFrame) -> dict[str, np.ndarray]:
     return {}
 
 
-def groups_of(frame: pl.DataFrame, by: str | None, source: str) -> Groups | None:
+def groups_of(frame: pl.DataFrame, by: str, source: str) -> Groups | None:
     """Return the groups that a column of text names: at most 12, of 50 galaxies or more; None of other columns."""
-    if by is None or frame.schema.get(by) != pl.String:
+    if frame.schema.get(by) != pl.String:
         return None
     groups = Groups.of(frame[by].to_numpy())
     counts = np.bincount(np.asarray(groups, dtype=np.int64))

@@ -182,7 +182,7 @@ def _read_gold(catalogue: CatalogTable, frame: pl.DataFrame, rule: str, asked: A
     question = None if asked is None else asked.question
     read = gold_labels(catalogue, frame, asked, rule)
     numbers, own = read.numbers, "gold" if rule in ("gold", gold_column(question)) else rule
-    if asked is not None and read.paths is not None:
+    if asked is not None:
         numbers = class_of_gold(asked, numbers, read.paths)
         numbers[(numbers == UNKNOWN) & (read.numbers == ANSWER_UNKNOWN)] = ANSWER_UNKNOWN
     selected, unsure = (
@@ -204,8 +204,7 @@ def _gold_alone(catalogue: CatalogTable, rule: str, asked: Asked | None) -> Lear
     frame = catalogue.frame
     if asked is not None:
         read = gold_labels(catalogue, frame, asked, rule)
-        if read.paths is not None:
-            asked, _ = told_apart(asked, read.numbers, read.paths)
+        asked, _ = told_apart(asked, read.numbers, read.paths)
     gold, probability = _read_gold(catalogue, frame, rule, asked)
     definition = gold.definition if asked is None else f"{asked.question}: {gold.definition}"
     frame = frame.with_columns(label=pl.Series(gold.numbers))

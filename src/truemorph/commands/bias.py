@@ -267,9 +267,9 @@ def _measured(
     for label_set in progress(len(sets), "measuring bias", "label sets", of=sets):
         name = label_set.name
         try:
-            results[name] = tree.metric(label_set.values)
+            results[name] = tree.metric(label_set.probabilities)
             for observable, own in alone.items():
-                by_observable[observable][name] = own.metric(label_set.values)
+                by_observable[observable][name] = own.metric(label_set.probabilities)
         except InputError as problem:
             if label_set.known.all() or len(sets) == 1:  # then the tree is wrong for all galaxies
                 raise

@@ -157,7 +157,9 @@ def estimate_transition(
     }
     chosen = method_for(kind_of(asked), values, method)
     galaxies, joined = with_other_labels(table, asked, [_answers(source, catalogue) for source in others])
-    options = SampleOptions(question, gold, where, by, intrinsic, observables, weights, alpha_error, joined, table)
+    options = SampleOptions(
+        question, gold, where, by or "alpha", intrinsic, observables, weights, alpha_error, joined, table
+    )
     sample, context = rows_of(galaxies, options)
     settings = Settings(chosen, family, bins, false_disk, DELTA if delta is None else delta, seed=seed)
     estimate = make_estimate(

@@ -189,7 +189,7 @@ def among_similar(evidence: Evidence) -> Illustration:
         sets[evidence.gold_name] = evidence.view(evidence.truth)
     panels, data = [], []
     for column in evidence.options.intrinsic:
-        table = halves_by(evidence.frame[column].cast(pl.Float64).to_numpy(), evidence.alpha, list(sets.values()))
+        table = halves_by(np.asarray(evidence.frame[column], float), evidence.alpha, list(sets.values()))
         axes = new_panel()
         for name, label_set in sets.items():
             looks: Any = {2: {"ls": "-", "label": name}, 1: {"ls": ":", "mfc": "none"}}

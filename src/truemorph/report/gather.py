@@ -322,7 +322,7 @@ def _model(name: str, model: Classifier, number: int, evidence: Evidence, labels
     unseen = labels.filter(pl.col("relation") != IN_SAMPLE)
     columns = columns_of("p", head.columns)
     joined = left_join(frame.select("object_id"), unseen.select(TEXT_ID, *columns))
-    p = joined.select(pl.col(columns).cast(pl.Float64)).to_numpy()
+    p = np.asarray(joined.select(columns), float)
     transition = transition_from_dict(curve)
     answers = np.arange(len(evidence.classes))
     if evidence.asked is not None:
@@ -396,7 +396,7 @@ def _gold(
         name = TRUTH if read.rule == column and catalogue.metadata.get("simulated") else name
         p = np.where((read.numbers >= 0)[:, None], np.eye(len(classes))[read.numbers], np.nan)
         out[read.definition], gold_classes[read.definition] = LabelSet(name, "truth", p, classes), read.numbers
-        if asked is not None and read.paths is not None:
+        if asked is not None:
             gold_classes[read.definition] = class_of_gold(asked, read.numbers, read.paths)
     return out, gold_classes, findings
 

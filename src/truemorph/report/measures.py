@@ -74,7 +74,7 @@ class BiasTree:
         """Of a label set where it is known, or of some rows, with repeats; None if these are too few for the tree."""
         chosen = np.flatnonzero(label_set.known) if rows is None else rows[label_set.known[rows]]
         try:
-            return self.metric(label_set.values[chosen], chosen, **options)
+            return self.metric(label_set.probabilities[chosen], chosen, **options)
         except InputError:
             return None
 
