@@ -220,7 +220,7 @@ class Changed:
         best = self.best
         n = sum(BETTER in picture.pictures for picture in self.shown)
         if not best:
-            return Section(title, "This catalogue has no images.", tables=[table])
+            return Section(title, "This catalogue has no images." if self.shown else "", tables=[table])
         said = f"The surest changes to {evidence.answer}. Left: the image that was labelled. "
         said += "Middle: a better image. " if n else ""
         if any(MAP in picture.pictures for picture in best):
