@@ -63,7 +63,7 @@ def check_class_names(classes: Sequence[str]) -> Sequence[str]:
     taken = {*columns_of("p", classes), *columns_of("posterior", classes)}.intersection(LABEL_COLUMNS)
     if len(slugs) < len(classes) or taken or others & slugs:
         raise ValueError(
-            "must be different names, such as early-type and late-type; not spread, label, unclear or artefact"
+            "must be different names with letters, such as early-type, late-type; not spread, label, unclear, artefact"
         )
     if not all(name.isprintable() and len(name) <= 60 for name in classes):
         raise ValueError("must be names of at most 60 characters that can be printed")

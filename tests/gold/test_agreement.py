@@ -56,6 +56,7 @@ def test_the_class_that_most_people_chose(answers, gold, uncertain):
 
 def test_cohens_kappa_is_that_of_scikit_learn_on_the_galaxies_that_both_labelled():
     answers = of_people(1).filter((pl.col("annotator") == "Ann") | (pl.col("galaxy").cast(int) < 60))
+    assert agreement(answers.with_columns(pl.col("annotator").replace("Ben", "galaxy")))["pairs"][0]["galaxies"] == 60
     ann, ben = (answers.filter(pl.col("annotator") == who)["answer"].to_numpy()[:60] for who in ("Ann", "Ben"))
     (pair,) = agreement(answers)["pairs"]
     assert (pair["people"], pair["galaxies"]) == (["Ann", "Ben"], 60)

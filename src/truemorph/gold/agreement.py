@@ -60,7 +60,7 @@ def agreement(answers: pl.DataFrame) -> dict[str, Any]:
     """
     first = answers.filter(pl.col("occasion") == FIRST)
     people = sorted(first["annotator"].unique())
-    wide = first.pivot("annotator", index="galaxy", values="answer")
+    wide = first.rename({"galaxy": ""}).pivot("annotator", index="", values="answer")  # nobody is called ""
     codes = wide.select(pl.col(people).cast(pl.Enum(sorted(first["answer"].unique()))).to_physical())
     rng = np.random.default_rng(0)
     pairs = []
