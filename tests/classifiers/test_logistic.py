@@ -59,6 +59,18 @@ def test_the_fit_agrees_with_direct_maximisation():
     assert model.stderr_["theta"] == pytest.approx(np.exp(direct.x[3]) * np.sqrt(direct.hess_inv[3, 3]), rel=0.1)
 
 
+def test_a_constant_column_has_no_coefficient_with_weights_either():
+    X, alpha, _, labels = flipped_catalogue(3_000, seed=3)
+    weights = np.random.default_rng(3).uniform(0.5, 2.0, len(X))
+    constant = np.column_stack([X, np.full(len(X), 0.1)])
+    with_it, without = (
+        DebiasedLogisticRegression().fit(columns, labels, alpha=alpha, sample_weight=weights)
+        for columns in (constant, X)
+    )
+    np.testing.assert_allclose(with_it.coef_, [[*without.coef_[0], 0.0]], atol=1e-6)
+    np.testing.assert_allclose(with_it.intercept_, without.intercept_, atol=1e-6)
+
+
 @pytest.mark.slow
 def test_without_features_the_result_is_that_of_fit_transition():
     labels, alpha, _ = flipped_labels(50_000, seed=1)

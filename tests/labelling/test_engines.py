@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from truemorph import export_model, load, read_table
-from truemorph.classifiers.engines import Unusable, engine_for
+from truemorph.classifiers.engines import engine_for
 from truemorph.classifiers.engines.openvino import networks_of
 from truemorph.classifiers.network import multiplies_bf16
 from truemorph.errors import InputError
@@ -133,7 +133,7 @@ def test_damaged_networks_are_made_again_and_others_not_used(image_model, pixels
     unsaved = load(image_model)
     unsaved.folder = None
     assert engine_for(unsaved).description.startswith("torch")
-    with pytest.raises(Unusable):
+    with pytest.raises(InputError):
         engine_for(unsaved, "openvino")
 
 
@@ -149,7 +149,7 @@ def test_a_crash_of_openvino_is_remembered_and_torch_used(image_model, own_cache
         patch.setattr(sys, "executable", str(crashing))
         for _ in range(2):
             assert engine_for(model, precision="fp32").description == "torch cpu fp32"
-            with pytest.raises(Unusable):
+            with pytest.raises(InputError):
                 engine_for(model, "openvino", "fp32")
     assert (tmp_path / "runs").read_text() == "\n"
     assert engine_for(model, precision="fp32").description == "torch cpu fp32"

@@ -52,22 +52,17 @@ class Story(lightning.Callback):
         self.weights: dict[str, torch.Tensor] = {}
         self.logits = torch.empty(0)
         self.history: list[dict[str, float]] = []
-        self.seconds = 0.0  # before the last interruption
         self._began = time.perf_counter()
         self._bar: Any = None
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state that is needed to resume."""
-        return {
-            "best": self.best, "waited": self.waited, "weights": self.weights, "logits": self.logits,
-            "history": self.history, "seconds": self.seconds + time.perf_counter() - self._began,
-        }  # fmt: skip
+        return {name: getattr(self, name) for name in ("best", "waited", "weights", "logits", "history")}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the state."""
-        for name, value in state_dict.items():
-            setattr(self, name, value)
-        self._began = time.perf_counter()
+        vars(self).update(state_dict)
+        self._began = time.perf_counter() - self.history[-1]["seconds"]
 
     @property
     def done(self) -> bool:
@@ -99,7 +94,7 @@ class Story(lightning.Callback):
         else:
             self.waited += 1
         trainer.should_stop = trainer.should_stop or self.done
-        seconds = self.seconds + time.perf_counter() - self._began
+        seconds = time.perf_counter() - self._began
         self.history.append({"epoch": trainer.current_epoch, **scores, "seconds": seconds})
         fractions = [value for name, value in scores.items() if name.startswith("fraction_")][:5]
         bias = next(
@@ -162,11 +157,6 @@ def _previous(path: Path) -> Path:
     return path.with_name(path.name.replace(".ckpt", ".previous.ckpt"))
 
 
-def _rounded(settings: Any) -> dict[str, Any]:
-    """Plain values with six digits, because fitted numbers may differ in their last digits between machines."""
-    return json.loads(json.dumps(plain(settings)), parse_float=lambda text: float(f"{float(text):.6g}"))
-
-
 @dataclass(frozen=True)
 class Unfinished:
     """The folder of an unfinished run."""
@@ -181,10 +171,12 @@ class Unfinished:
         if held is None:
             raise InputError(f"{self.folder.parent}: another process trains here; wait, or choose another `out`")
         with held:
-            file, now = self.folder / "run.json", _rounded(identity)
+            file = self.folder / "run.json"
+            # With six digits, because fitted numbers may differ in their last digits between machines.
+            now = json.loads(json.dumps(plain(identity)), parse_float=lambda text: float(f"{float(text):.6g}"))
             if not any(self.folder.glob("*.ckpt")):
                 write_json(file, now)
-            elif changed := changed_values(_rounded(read_json(file)), now):
+            elif changed := changed_values(read_json(file), now):
                 raise InputError(
                     f"{self.folder}: unfinished run with other settings ({changed}); use the same settings, delete "
                     "this folder, or choose another `out`"

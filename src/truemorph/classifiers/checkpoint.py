@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -188,17 +187,16 @@ def load(folder: PathLike | Classifier, device: str = "auto") -> Classifier:
         scaled = logistic or [*map(len, about.normalisation.values())] == [3, 3]
         if len(about.temperatures) not in (0, about.members) or not scaled:
             raise ValueError("temperatures or normalisation do not fit this model")
-        by_number: dict[int, dict[str, np.ndarray]] = defaultdict(dict)
+        members: list[dict[str, np.ndarray]] = [{} for _ in range(about.members)]
         for key, value in load_file(folder / WEIGHTS).items():
             _, number, name = key.split(".", 2)
-            by_number[int(number)][name] = value
-        members = [by_number[number] for number in sorted(by_number)]
+            members[int(number)][name] = value
         k, columns = len(about.classes), max(1, len(about.training.features))
         shapes = {"coef": (k, columns), "intercept": (k,)}  # networks check theirs when they are made
         if logistic and any({name: weights.shape for name, weights in member.items()} != shapes for member in members):
             raise ValueError(f"{WEIGHTS} has weights of other shapes")
-        if len(members) != about.members:
-            raise ValueError(f"{len(members)} members, but {CONFIG} has {about.members}")
+        if not all(members):
+            raise ValueError(f"{WEIGHTS} lacks some of the {about.members} members")
         seen = read_columns(folder / SEEN, {"object_id": None, "role": pl.String, "fold": pl.Int64})
         if not seen["fold"].is_between(-1, about.members - 1).all():
             raise ValueError(f"{SEEN} names members that are not there")

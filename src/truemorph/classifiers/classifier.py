@@ -212,7 +212,7 @@ class Classifier:
         """p(y | x) of one member, (N, K), of pixels of the network's size, or of features (N, P), in float32."""
         if not self.uses_images:
             logits = inputs @ self.members[member]["coef"].T + self.members[member]["intercept"]
-            return np.concatenate([softmax(logits[:, head.part], axis=1) for head in self.heads], axis=1)
+            return np.hstack([softmax(logits[:, head.part], axis=1) for head in self.heads])
         return self._exact.member(inputs, member)
 
     def probabilities(self, inputs: np.ndarray, member: Callable[..., Any] | None = None) -> np.ndarray:
@@ -268,9 +268,9 @@ class Classifier:
         images = listed(images)
         probabilities = np.full((len(images), len(self.classes)), np.nan)
         problems: list[str | None] = []
-        for rows, pixels in pixel_batches(images, self.config):
+        for first, pixels in pixel_batches(images, self.config):
             problems += [pixel if isinstance(pixel, str) else None for pixel in pixels]
-            readable = {row: pixel for row, pixel in enumerate(pixels, rows.start) if not isinstance(pixel, str)}
+            readable = {row: pixel for row, pixel in enumerate(pixels, first) if not isinstance(pixel, str)}
             if readable:
                 inputs = np.stack(list(readable.values()))
                 probabilities[list(readable)] = self.probabilities(inputs, self._engine.member)
@@ -334,16 +334,15 @@ def contradictions(described: dict[str, Any]) -> list[Finding]:
     """Return a finding if tuning on gold labels helped by more than chance, beyond what recalibration does."""
     every = _tuning(described)
     gain, error, before, after = (
-        float(np.mean([tuning[name] for tuning in every])) if every else 0.0
-        for name in ("beyond", "beyond_stderr", "before", "after")
+        sum(tuning[name] for tuning in every) for name in ("beyond", "beyond_stderr", "before", "after")
     )
     if gain <= _BY_CHANCE * error:
         return []
     message = (
         "T(α) does not explain the gold labels: the log-loss of those that a network had not seen fell from "
-        f"{before:.2f} to {after:.2f} when it was tuned on the others. Flips depend on more than α, or gold labels "
-        "have another definition. The network rests on its gold labels now. Posteriors given the observed labels still "
-        "use T(α), so they may be wrong where it is."
+        f"{before / len(every):.2f} to {after / len(every):.2f} when it was tuned on the others. Flips depend on more "
+        "than α, or gold labels have another definition. The network rests on its gold labels now. Posteriors given "
+        "the observed labels still use T(α), so they may be wrong where it is."
     )
     action = (
         "Use p(y | x) instead of posteriors; add gold labels, or estimate T(α) with the columns on which flips depend "

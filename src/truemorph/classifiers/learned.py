@@ -98,8 +98,7 @@ def fit_catalogue(
     sample, context = rows_of(catalogue, SampleOptions(where=where))
     fit = solve(sample, settings_for(sample, settings))
     fit = replace(fit, findings=diagnose(fit)[0])
-    findings = [finding.to_dict() for finding in unique(context.findings, fit.findings)]
-    return fit, fit.to_dict() | dict(context.about) | {"findings": findings}
+    return fit, fit.to_dict() | dict(context.about) | {"findings": unique(context.findings, fit.findings)}
 
 
 def gold_evidence(learned: Sequence[Learned], catalogue: CatalogTable, frame: pl.DataFrame) -> Gold | None:
@@ -124,34 +123,28 @@ def gold_evidence(learned: Sequence[Learned], catalogue: CatalogTable, frame: pl
                 evidence[np.ix_(gold.numbers == ANSWER_UNKNOWN, outside)] = -np.inf
             unselected *= 1 - probability
         every.append(evidence - evidence.max(axis=1, keepdims=True))
-    return Gold(1 - unselected, np.concatenate(every, axis=1)) if np.any(unselected < 1) else None
+    return Gold(1 - unselected, np.hstack(every)) if np.any(unselected < 1) else None
 
 
 def _through(catalogue: CatalogTable, run: RunConfig, described: dict[str, Any], is_given: bool) -> Learned:
     """Return a question to learn through an estimate, with a finding if its T(α) is unlike the labels."""
-    _check_unit(described, catalogue, run.catalogue)
+    here = catalogue.metadata.get("alpha_psf")
+    if described.get("alpha_psf") not in (None, here):
+        raise InputError(
+            f"{run.catalogue}: T(alpha) is for alpha in units of the PSF's {described['alpha_psf']}, but this "
+            f"catalogue has units of the PSF's {here}; fit it again or prepare with the same `psf`"
+        )
     transition = transition_from_dict(described)
     asked = transition.asked if isinstance(transition, TreeTransition) else None
     if asked is None and transition.n_classes != 2:
         raise InputError(f"T(alpha) has {transition.n_classes} classes; the labels of {catalogue.source} have 2")
     if asked is None and is_given:
-        labels, alpha = (catalogue.frame[name].to_numpy() for name in ("label", "alpha"))
-        unlike = [finding.to_dict() for finding in unlike_labels(transition, Sample.of(labels, alpha))]
+        unlike = unlike_labels(transition, Sample.of(catalogue.frame["label"], catalogue.frame["alpha"]))
         described |= {"findings": [*described.get("findings", ()), *unlike]} if unlike else {}
     rule = described.get("gold_rule") if run.labels != OBSERVED and run.training.classifier == "network" else None
     if rule is not None:  # refused before images are read, if it can't be
         _of_estimate(catalogue, catalogue.frame, rule, asked)
     return Learned(asked, described, transition, tuple(observables_of(described, transition)), rule)
-
-
-def _check_unit(described: Mapping[str, Any], catalogue: CatalogTable, source: str) -> None:
-    """Refuse T(α) for α in another unit than the catalogue's."""
-    here = catalogue.metadata.get("alpha_psf")
-    if described.get("alpha_psf") not in (None, here):
-        raise InputError(
-            f"{source}: T(alpha) is for alpha in units of the PSF's {described['alpha_psf']}, but this catalogue has "
-            f"units of the PSF's {here}; fit it again or prepare with the same `psf`"
-        )
 
 
 def _correct(asked: Asked | None, which: str) -> tuple[dict[str, Any], Transition]:
@@ -207,8 +200,8 @@ def _gold_alone(catalogue: CatalogTable, rule: str, asked: Asked | None) -> Lear
         asked, _ = told_apart(asked, read.numbers, read.paths)
     gold, probability = _read_gold(catalogue, frame, rule, asked)
     definition = gold.definition if asked is None else f"{asked.question}: {gold.definition}"
-    frame = frame.with_columns(label=pl.Series(gold.numbers))
+    frame = frame.with_columns(label=gold.numbers)
     if np.any(probability[gold.numbers >= 0] < 1):
         weight = frame.get_column("sampling_weight", default=1.0)
-        frame = frame.with_columns(sampling_weight=weight / pl.Series(np.where(probability > 0, probability, 1)))
+        frame = frame.with_columns(sampling_weight=weight / np.where(probability > 0, probability, 1))
     return Learned(asked, *_correct(asked, "gold labels are correct"), (), None, frame, definition, gold.findings)

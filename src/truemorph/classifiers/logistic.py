@@ -128,7 +128,7 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
         weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         mean = np.average(X, axis=0, weights=weights)
         scale = np.sqrt(np.average((X - mean) ** 2, axis=0, weights=weights))
-        scale = np.where(scale > 0, scale, 1.0)
+        scale = np.where(scale > 1e-9 * np.abs(mean), scale, 1.0)  # a mean of equal values may differ from them
         design = np.column_stack([np.ones(len(X)), (X - mean) / scale])
         mixture = Mixture(space, labels, alpha, weights, design, 1 / self.C, evidence=evidence)
         fitted = fit_mixture(mixture, steps=self.max_iter)
@@ -196,7 +196,7 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
     def predict(self, X: Any) -> np.ndarray:
         """Most probable true class, shape (N,)."""
         probabilities = self.predict_proba(X)
-        return self.classes_[np.argmax(probabilities, axis=1)]
+        return self.classes_[probabilities.argmax(axis=1)]
 
 
 def _identity(n_classes: int) -> Space:

@@ -142,26 +142,25 @@ class DebiasedModule(lightning.LightningModule):
         """The network that is measured and kept: the running average, or the last step's without averaging."""
         return self.network if self.averaged is None else self.averaged.module
 
-    def _batches(self, rows: np.ndarray, columns: dict[str, torch.Tensor], **options: Any) -> GalaxyBatches:
-        process = (self.trainer.global_rank, self.trainer.world_size)
-        return GalaxyBatches(self._rows.inputs, rows, columns, process=process, **options)
-
     def train_dataloader(self) -> GalaxyBatches:
         """Training batches, shuffled and augmented."""
         config = self.config
-        return self._batches(
+        return GalaxyBatches(
+            self._rows.inputs,
             self._train,
             self._observed,
-            batch_size=config.batch_size,
-            parts=config.accumulate,
+            config.batch_size,
             seed=self.seed,
             augmentation=config,
+            parts=config.accumulate,
+            process=(self.trainer.global_rank, self.trainer.world_size),
         )
 
     def val_dataloader(self) -> GalaxyBatches:
         """Validation batches, in order and not augmented."""
         columns = {**self.held_out, "place": torch.arange(self._validation.size)}
-        return self._batches(self._validation, columns, batch_size=4 * self.config.batch_size)
+        process = (self.trainer.global_rank, self.trainer.world_size)
+        return GalaxyBatches(self._rows.inputs, self._validation, columns, 4 * self.config.batch_size, process=process)
 
     def loss(self, logits: torch.Tensor, observed: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return minus the log-likelihood of each galaxy's votes or evidence; of several questions, the sum."""
@@ -207,7 +206,7 @@ class DebiasedModule(lightning.LightningModule):
         held_out = measures(self.held_out_logits, rows[:, 1].contiguous(), self._rows, self._validation)
         self.measured = {"train_loss": float(self._train_loss.compute()), **held_out}
         self._train_loss.reset()
-        self.log_dict(self.measured, sync_dist=False, rank_zero_only=False)
+        self.log_dict(self.measured)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store how to make the network again."""

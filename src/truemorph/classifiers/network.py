@@ -203,13 +203,6 @@ class PixelConv(nn.Conv2d):
             return super().forward(input.float())
 
 
-def _see_pixels_exactly(backbone: nn.Module) -> None:
-    """Make the first convolution a `PixelConv` if it has three input channels; its weights keep their name."""
-    first = next((module for module in backbone.modules() if isinstance(module, nn.Conv2d)), None)
-    if type(first) is nn.Conv2d and first.in_channels == 3:
-        first.__class__ = PixelConv
-
-
 class GalaxyNetwork(nn.Module):
     """Backbone → Dense(hidden) + ReLU → K logits; `pretrained` starts from published weights.
 
@@ -230,7 +223,9 @@ class GalaxyNetwork(nn.Module):
             self.backbone = _rebuilt(built["architecture"], built["arguments"])
         else:
             self.backbone, self.built = _backbone_for(config.backbone, pretrained, config.image_size)
-        _see_pixels_exactly(self.backbone)
+        first = next((module for module in self.backbone.modules() if isinstance(module, nn.Conv2d)), None)
+        if type(first) is nn.Conv2d and first.in_channels == 3:
+            first.__class__ = PixelConv  # whose weights keep their name
         self.head_alone, self.keeps_norms = config.finetune == "head", False
         if self.head_alone:
             self.backbone.requires_grad_(False)

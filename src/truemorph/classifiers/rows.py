@@ -70,7 +70,7 @@ class TrainingRows:
         """Return the same galaxies with the evidence of gold labels too, and weights 1 / probability of selection."""
         assert self.gold is not None
         weights = self.weights / np.where(self.gold.known, self.gold.probability, 1)
-        frame = self.frame.with_columns(sampling_weight=pl.Series(weights))
+        frame = self.frame.with_columns(sampling_weight=weights)
         return replace(self, frame=frame, evidence=self.gold.evidence, votes=None, gold=None)
 
     def observed(self, rows: np.ndarray) -> dict[str, torch.Tensor]:

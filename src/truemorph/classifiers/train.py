@@ -208,7 +208,7 @@ def _training_rows(catalogue: CatalogTable, run: RunConfig, learned: Sequence[Le
     problems += more
     frame, inputs, more = (_pixels if network else _features)(frame, catalogue, run)
     if first.transition is not None:
-        evidence = np.concatenate([question.evidence(frame, source) for question in learned], axis=1)
+        evidence = np.hstack([question.evidence(frame, source) for question in learned])
     columns = [*names, *(() if network else run.training.features)]
     findings = [*first.findings, *missing_in(frame, columns, source)]
     rows = TrainingRows(
@@ -264,7 +264,6 @@ def read_curves(run: RunConfig, transitions: Sequence[Any]) -> list[dict[str, An
 
 def _kept(frame: pl.DataFrame, kept: Any, reason: str) -> tuple[pl.DataFrame, Problems]:
     """Return the galaxies to keep, and the others with the reason."""
-    kept = pl.Series(kept)
     return frame.filter(kept), [(str(galaxy), reason) for galaxy in frame.filter(~kept)["object_id"]]
 
 

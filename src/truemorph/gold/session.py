@@ -154,9 +154,9 @@ def _unreadable(files: dict[str, Path]) -> dict[str, str]:
     """Reasons, by galaxy, why pictures can't be decoded."""
     galaxies = list(files)
     return {
-        galaxies[rows.start + k]: picture
-        for rows, decoded in pixel_batches(list(files.values()), TrainingConfig(image_size=32, crop=1.0))
-        for k, picture in enumerate(decoded)
+        galaxies[k]: picture
+        for first, decoded in pixel_batches(list(files.values()), TrainingConfig(image_size=32, crop=1.0))
+        for k, picture in enumerate(decoded, first)
         if isinstance(picture, str)
     }
 

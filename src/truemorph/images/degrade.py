@@ -117,13 +117,13 @@ def _degraded(
     noise = (upper - middle).astype(np.float32)[:, None, None]
     # A cosine transform mirrors the image at its edges.
     frequency = np.arange(side) / (2 * side)
-    squared = frequency[:, None] ** 2 + frequency[None, :] ** 2
+    squared = frequency[:, None] ** 2 + frequency**2
     sharp, blunt = (moffat_transfer(squared, width * FWHM_PER_SIGMA) for width in widths)
     transfer = (blunt / sharp).astype(np.float32)
     blurred = fft.idctn(fft.dctn(light, axes=(1, 2)) * transfer, axes=(1, 2))
     # Correlated noise (grains wider than a pixel, interpolated) is blurred less.
     grain_power = np.sinc(frequency * before) ** 4 if before > 1 else np.ones(side)
-    spectrum = grain_power[:, None] * grain_power[None, :]
+    spectrum = grain_power[:, None] * grain_power
     left = float(np.sum(spectrum * transfer**2) / np.sum(spectrum))
     coarse = min(max(8, round(side / after)), side)
     # Noise to reach on the pixels to which it is added, in units of the image's; camera pixels that are some image
@@ -139,4 +139,4 @@ def _degraded(
             grain += zoom(blurred, (1, coarse / side, coarse / side), order=1, grid_mode=True, mode="nearest")
             blurred = np.zeros_like(blurred)
         grain = zoom(grain, (1, side / coarse, side / coarse), order=1, grid_mode=True, mode="nearest")
-    return stretch((blurred + grain).astype(np.float32))
+    return stretch(blurred + grain)

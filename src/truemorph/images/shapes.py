@@ -44,14 +44,14 @@ def _measure(images: np.ndarray) -> pl.DataFrame:
     noise = noise * np.sqrt(1 - 1 / np.pi)  # and its standard deviation
     pixel_noise = noise[:, None, None]
     axis = (np.arange(side, dtype=np.float32) - (side - 1) / 2) / side
-    x, y = axis[None, None, :], axis[None, :, None]
+    x, y = axis, axis[:, None]
     near = x**2 + y**2 < _REACH**2
 
     # Second moments of detected pixels within three times the previous ellipse, iterated.
     ratio, angle, scale = np.ones(n, np.float32), np.zeros(n, np.float32), np.full(n, _REACH / 3, np.float32)
     for _ in range(3):
         within = _elliptical(x, y, ratio, angle) < 3 * scale[:, None, None]
-        weight = np.where((grey > _DETECTED * pixel_noise) & near & within, grey, 0)
+        weight = grey * ((grey > _DETECTED * pixel_noise) & near & within)
         total = np.maximum(weight.sum(axis=(1, 2)), 1e-6)
         xx, yy, xy = ((weight * product).sum(axis=(1, 2)) / total for product in (x * x, y * y, x * y))
         spread = np.sqrt((xx - yy) ** 2 / 4 + xy**2)
@@ -61,7 +61,7 @@ def _measure(images: np.ndarray) -> pl.DataFrame:
         scale = np.maximum(np.sqrt(long), 1.5 / side)
 
     radius = _elliptical(x, y, ratio, angle) / scale[:, None, None]  # in units of the major axis' standard deviation
-    bins = np.minimum((radius * (_ANNULI / _OUTERMOST)).astype(np.int64), _ANNULI)  # the rest in one more
+    bins = np.minimum((radius * (_ANNULI / _OUTERMOST)).astype(int), _ANNULI)  # the rest in one more
     where = (np.arange(n)[:, None, None] * (_ANNULI + 1) + bins).ravel()
 
     def summed(values: np.ndarray) -> np.ndarray:
@@ -80,8 +80,8 @@ def _measure(images: np.ndarray) -> pl.DataFrame:
     # Structure is measured outside the nucleus and above the noise.
     disk = kept & (radius > 0.5) & (radius < 2.4) & (model > 2 * pixel_noise)
     count = np.maximum(disk.sum(axis=(1, 2)), 1)
-    variance = np.where(disk, residual**2, 0).sum(axis=(1, 2)) / count - noise**2
-    brightness = np.where(disk, model, 0).sum(axis=(1, 2)) / count
+    variance = (disk * residual**2).sum(axis=(1, 2)) / count - noise**2
+    brightness = (disk * model).sum(axis=(1, 2)) / count
     contrast = np.sqrt(np.maximum(variance, 0)) / np.maximum(brightness, noise)
 
     flux = np.clip(np.minimum(grey, 2 * model + 3 * pixel_noise), 0, None)
@@ -89,7 +89,7 @@ def _measure(images: np.ndarray) -> pl.DataFrame:
     fraction = growth / np.maximum(growth[:, -1:], 1e-6)
     edges = (np.arange(_ANNULI) + 1) * (_OUTERMOST / _ANNULI)
     half, most = (np.array([np.interp(level, row, edges) for row in fraction]) for level in (0.5, 0.9))
-    light = np.where((weight > 0)[..., None], colour, 0).sum(axis=(1, 2))
+    light = ((weight > 0)[..., None] * colour).sum(axis=(1, 2))
     columns = {
         "axis_ratio": ratio,
         "size": half * scale,
@@ -97,7 +97,7 @@ def _measure(images: np.ndarray) -> pl.DataFrame:
         "colour": np.log10(np.maximum(light[:, 0], 1) / np.maximum(light[:, 2], 1)),
         "contrast": contrast,
     }
-    return pl.DataFrame({name: values.astype(np.float64) for name, values in columns.items()})
+    return pl.DataFrame(columns).cast(pl.Float64)
 
 
 def _elliptical(x: np.ndarray, y: np.ndarray, ratio: np.ndarray, angle: np.ndarray) -> np.ndarray:

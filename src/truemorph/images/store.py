@@ -63,8 +63,8 @@ class ImageFiles:
         """Decode all images, into an array if there is one; return rows and problems of unreadable ones."""
         bad: dict[int, str] = {}
         with progress(len(self.paths), "images", "img") as bar:
-            for rows, images in pixel_batches(self.paths, self.config):
-                for row, image in enumerate(images, rows.start):
+            for first, images in pixel_batches(self.paths, self.config):
+                for row, image in enumerate(images, first):
                     if isinstance(image, str):
                         bad[row] = image
                     elif into is not None:

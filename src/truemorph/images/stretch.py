@@ -16,9 +16,9 @@ _SOFTENING, _WHITE, _PEDESTAL = 0.10, 55.0, 0.0043
 
 def stretch(light: np.ndarray) -> np.ndarray:
     """Convert i, r, g in nanomaggies per frame pixel, shape (3, S, S), to a colour image, uint8 (S, S, 3)."""
-    scaled = light * np.array(_GAINS, light.dtype)[:, None, None] + np.array(_PEDESTAL, light.dtype)
-    mean = np.maximum(scaled.mean(axis=0), np.float32(1e-4))
-    scaled *= np.float32(_WHITE) * np.arcsinh(mean / np.float32(_SOFTENING)) / mean
+    scaled = light * np.array(_GAINS, light.dtype)[:, None, None] + _PEDESTAL
+    mean = np.maximum(scaled.mean(axis=0), 1e-4)
+    scaled *= _WHITE * np.arcsinh(mean / _SOFTENING) / mean
     # Scale all bands down if one is saturated, to preserve the hue (Lupton et al. 2004).
     scaled *= np.minimum(1, 255 / np.maximum(scaled.max(axis=0), 1))
     return np.ascontiguousarray(np.round(np.clip(scaled, 0, 255)).astype(np.uint8).transpose(1, 2, 0))
@@ -30,6 +30,6 @@ def unstretch(pixels: np.ndarray) -> np.ndarray:
     For an asinh stretch other than `stretch`, the scale is only approximately linear.
     """
     shown = pixels.transpose(2, 0, 1).astype(np.float32)
-    mean = np.maximum(shown.mean(axis=0), np.float32(1e-3))
-    shown *= np.float32(_SOFTENING) * np.sinh(mean / np.float32(_WHITE)) / mean
-    return (shown - np.float32(_PEDESTAL)) / np.array(_GAINS, np.float32)[:, None, None]
+    mean = np.maximum(shown.mean(axis=0), 1e-3)
+    shown *= _SOFTENING * np.sinh(mean / _WHITE) / mean
+    return (shown - _PEDESTAL) / np.array(_GAINS, np.float32)[:, None, None]

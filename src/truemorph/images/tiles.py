@@ -87,10 +87,6 @@ class Tiles:
         """Return what a model must know about its images."""
         return {"bands": list(self.bands), "scale": self.scale, "zero_point": self.zero_point}
 
-    def files(self) -> list[list[Path]]:
-        """Return the files of each tile."""
-        return [[layer.file for layer in layers] for layers in self.layers]
-
     def names(self) -> list[str]:
         """Return a unique name for each tile, that of its first file."""
         names = [layer[0].file.name.partition(".fit")[0] for layer in self.layers]
@@ -121,7 +117,7 @@ class Tiles:
         planes = [layer.read() for layer in layers]
         side = np.round(size / self.scale)
         good = (side > 0) & (side**2 <= MAXIMUM_PIXELS)
-        side = np.where(good, side, 1).astype(np.int64)
+        side = np.where(good, side, 1).astype(int)
         first = layers[0]
         ratio = self.scale / first.scale
         ratio = 1.0 if abs(ratio - 1) < _SCALES else ratio
@@ -168,12 +164,7 @@ class Tiles:
         return [partial(cut, row) for row in range(len(side))]
 
 
-def size_columns(size: str) -> tuple[str, ...]:
-    """Return the columns of a size (see `cutout_sizes`); none of an angle."""
-    return _width(size).columns
-
-
-def _width(size: str) -> Any:
+def cutout_width(size: str) -> Any:
     """Return the width of cut-outs in arcsec as an expression."""
     from astropy import units as u
 
@@ -192,7 +183,7 @@ def cutout_sizes(size: str, frame: pl.DataFrame, source: str) -> np.ndarray:
     """Return widths in arcsec, (N,), from an angle such as 40arcsec, or an expression such as 6 * radius (arcsec)."""
     from truemorph.catalogs.expressions import compute
 
-    return compute(_width(size), frame, source).cast(pl.Float64, strict=False).to_numpy()
+    return compute(cutout_width(size), frame, source).cast(pl.Float64, strict=False).to_numpy()
 
 
 def write_cutouts(
@@ -309,8 +300,10 @@ def _files(tiles: Any, bands: Sequence[str], name: str) -> list[list[tuple[Path,
     if "{band}" in name or glob.has_magic(name):
         if len(bands) > 1 and "{band}" not in name:
             raise InputError(f"{name}: write {{band}} in place of the band, or give a table (file, band, hdu)")
-        every = {band: glob.glob(name.replace("{band}", glob.escape(band)), recursive=True) for band in bands}
-        folder, rows = Path(), [(file, band, None) for band, files in every.items() for file in sorted(files)]
+        folder, rows = Path(), []
+        for band in bands:
+            files = glob.glob(name.replace("{band}", glob.escape(band)), recursive=True)
+            rows += [(file, band, None) for file in sorted(files)]
     else:
         table = read_table(tiles)
         folder, columns = Path() if table.path is None else table.path.parent, table.frame.to_dict()

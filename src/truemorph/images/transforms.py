@@ -34,13 +34,10 @@ def random_maps(config: TrainingConfig, n: int, generator: torch.Generator) -> t
     """
     # Always draw all numbers, so that one option does not change the others.
     mirror, turn, across, along, size = torch.rand(5, n, generator=generator)
-    if config.rotation == "any":
-        angle = 2 * math.pi * turn
-        cosine, sine = torch.cos(angle), torch.sin(angle)
-    else:
-        quarters = (4 * turn).long() if config.rotation == "quarter" else torch.zeros(n, dtype=torch.int64)
-        cosine = torch.tensor([1.0, 0.0, -1.0, 0.0])[quarters]
-        sine = torch.tensor([0.0, 1.0, 0.0, -1.0])[quarters]
+    turn = {"any": turn, "quarter": torch.floor(4 * turn) / 4, "none": torch.zeros(n)}[config.rotation]
+    cosine, sine = torch.cos(2 * math.pi * turn), torch.sin(2 * math.pi * turn)
+    if config.rotation != "any":
+        cosine, sine = cosine.round(), sine.round()  # exactly 0 and ±1
     sign = torch.where(mirror < 0.5, -1.0, 1.0) if config.flip else torch.ones(n)
     scale, shift = (1 + config.zoom) ** (1 - 2 * size), 2 * config.shift
     across, along = shift * (2 * across - 1), shift * (2 * along - 1)

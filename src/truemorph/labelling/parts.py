@@ -111,7 +111,9 @@ def table_part(name: str, frame: pl.DataFrame, root: Path, column: str | None) -
 def tile_parts(frame: pl.DataFrame, tiles: Tiles, ra: np.ndarray, dec: np.ndarray, size: np.ndarray) -> list[Part]:
     """Make a part of the sources in each tile, and one of those outside all tiles; `size` is in arcsec."""
     tile, names = tiles.assign(ra, dec), tiles.names()
-    marks = [content_hash([tiles.to_dict(), *map(mark_of, files)])[:16] for files in tiles.files()]
+    marks = [
+        content_hash([tiles.to_dict(), *(mark_of(layer.file) for layer in layers)])[:16] for layers in tiles.layers
+    ]
     about = {"tile": pl.Series([*marks, ""])[tile], "ra": ra, "dec": dec, "size": size}  # what an image rests on
     column = pl.DataFrame(about).select(pl.concat_str(pl.all(), separator=" ")).to_series()
     frame = frame.with_columns(column.alias(IMAGE_COLUMN))

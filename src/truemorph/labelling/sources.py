@@ -24,7 +24,7 @@ from truemorph.catalogs.positions import position_columns, positions_of
 from truemorph.classifiers.engines import GATE_IMAGES, Proof
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError, nearest, reason
-from truemorph.images.tiles import cutout_sizes, size_columns
+from truemorph.images.tiles import cutout_sizes, cutout_width
 from truemorph.io import shown_path
 from truemorph.labelling.hats import PARTITION, check_partitions, properties_of
 from truemorph.labelling.parts import (
@@ -147,7 +147,7 @@ def _gathered(root: Path, files: list[str], options: SourceOptions) -> CatalogTa
     schema = _schema(first)
     names, (units, descriptions) = schema.names, arrow_texts(schema)
     ids = options.id_column or _usual(ID_COLUMNS, names) or "id"
-    columns = [*options.keep, *size_columns(options.size), *position_columns(names, str(first)), ids]
+    columns = [*options.keep, *cutout_width(options.size).columns, *position_columns(names, str(first)), ids]
     _check_columns(columns, names, first)
     own = [name for name in names if name in columns]
     try:

@@ -48,7 +48,7 @@ def label_probabilities(truth: Array, alpha: Array, transition: Transition) -> n
     truth = np.asarray(truth)
     if truth.size and not (truth.min() >= 0 and truth.max() < transition.n_classes):
         raise InputError(f"true classes must be 0 to {transition.n_classes - 1}; got {truth.min()} to {truth.max()}")
-    return transition.matrix(np.asarray(alpha, dtype=np.float64))[np.arange(truth.size), truth]
+    return transition.matrix(np.asarray(alpha, float))[np.arange(truth.size), truth]
 
 
 def vote_fractions(truth: Array, alpha: Array, transition: Transition, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

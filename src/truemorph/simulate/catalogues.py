@@ -96,14 +96,14 @@ def simulate_catalogue(
         "wave": 0.5 + 0.3 * np.sin(3 * u),
         "features": expit(0.9 - 1.8 * bulge + 1.2 * x2 + 0.8 * x3),
     }[trend]
-    truth = (rng.random(n) < p).astype(np.int64)
-    survey = (rng.random(n) < 0.5).astype(np.int64) if second_survey is not None else np.zeros(n, dtype=np.int64)
+    truth = (rng.random(n) < p).astype(int)
+    survey = (rng.random(n) < 0.5).astype(int) if second_survey is not None else np.zeros(n, int)
     observables = np.column_stack([alpha, bulge])
     first, second = (
         label_probabilities(truth, observables if curve.n_observables else alpha, curve)[:, DISK]
         for curve in (transition, second_survey or transition)
     )
-    labels = (rng.random(n) < np.where(survey, second, first)).astype(np.int64)
+    labels = (rng.random(n) < np.where(survey, second, first)).astype(int)
     covariate = truth + rng.normal(size=n)
     # The largest of the log-weights plus Gumbel noise are a sample without replacement (Efraimidis & Spirakis 2006).
     keys = gold_choice * (covariate - covariate.mean()) / covariate.std() + rng.gumbel(size=n)

@@ -69,11 +69,11 @@ def sersic_light(axis: np.ndarray, index: float, radius: float, ratio: float, an
         squared = along**2 + (across / ratio) ** 2
         return np.exp(-b * np.exp(power * np.log(squared + 1e-8))) * central
 
-    values = profile(axis[None, :], axis[:, None])
+    values = profile(axis, axis[:, None])
     middle = slice(axis.size // 2 - _CENTRE // 2, axis.size // 2 + _CENTRE // 2)
     offsets = (np.arange(_POINTS, dtype=axis.dtype) + 0.5) / _POINTS - 0.5
     fine = (axis[middle, None] + offsets * (axis[1] - axis[0])).ravel()
-    several = profile(fine[None, :], fine[:, None]).reshape(_CENTRE, _POINTS, _CENTRE, _POINTS)
+    several = profile(fine, fine[:, None]).reshape(_CENTRE, _POINTS, _CENTRE, _POINTS)
     values[middle, middle] = several.mean(axis=(1, 3))
     return values
 
@@ -122,7 +122,7 @@ def components(
     bulge *= fraction
     ratio = max(ratio, _SMALLEST_AXIS * pixel / unit)
     cos, sin = np.float32(np.cos(angle) / unit), np.float32(np.sin(angle) / unit)
-    x, y = axis[None, :], axis[:, None]
+    x, y = axis, axis[:, None]
     plane = (x * cos + y * sin) + 1j * ((y * cos - x * sin) / ratio)
     radius = np.abs(plane)
     # Per projected square arcsec; an exponential disk of unit flux has 1 / 2π at its centre.
@@ -172,17 +172,16 @@ def _magnitudes(rng: np.random.Generator, area: float, density: float, slope: fl
 
 def _fluxes(magnitude: np.ndarray | float, g_r: np.ndarray | float, r_i: np.ndarray | float) -> np.ndarray:
     """Return fluxes in i, r, g (red, green, blue of an image) in nanomaggies, shape (3, ...), from r magnitudes."""
-    r_flux, g_r, r_i = np.broadcast_arrays(10 ** (-0.4 * (np.asarray(magnitude) - 22.5)), g_r, r_i)
-    return np.stack([r_flux * 10 ** (0.4 * r_i), r_flux, r_flux * 10 ** (-0.4 * g_r)])
+    relative_to_r = np.stack(np.broadcast_arrays(r_i, 0, -g_r))
+    return 10 ** (0.4 * (22.5 - magnitude + relative_to_r))
 
 
-def _add_points(light: np.ndarray, x: np.ndarray, y: np.ndarray, fluxes: np.ndarray) -> None:
-    """Add each point's flux, shape (3, M), to the four nearest pixels."""
-    size = light.shape[1]
-    left, top = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
-    inside = (left >= 0) & (top >= 0) & (left < size - 1) & (top < size - 1)
-    left, top, fluxes = left[inside], top[inside], fluxes[:, inside]
-    to_right, below = x[inside] - left, y[inside] - top
+def _add_points(light: np.ndarray, places: np.ndarray, fluxes: np.ndarray) -> None:
+    """Add each point's flux, shape (3, M), to the four pixels nearest to its place (x, y), shape (2, M)."""
+    corner = np.floor(places).astype(int)
+    inside = ((corner >= 0) & (corner < light.shape[1] - 1)).all(axis=0)
+    (left, top), fluxes = corner[:, inside], fluxes[:, inside]
+    to_right, below = (places - corner)[:, inside]
     for dy, vertical in ((0, 1 - below), (1, below)):
         for dx, horizontal in ((0, 1 - to_right), (1, to_right)):
             flux = (fluxes * (vertical * horizontal)).astype(light.dtype)
@@ -190,17 +189,16 @@ def _add_points(light: np.ndarray, x: np.ndarray, y: np.ndarray, fluxes: np.ndar
 
 
 def _add_galaxy(
-    light: np.ndarray, pixel: float, x: float, y: float, fluxes: np.ndarray, shape: tuple[float, float, float, float]
+    light: np.ndarray, pixel: float, place: np.ndarray, fluxes: np.ndarray, shape: tuple[float, float, float, float]
 ) -> None:
-    """Add a Sérsic galaxy at pixel (x, y); `shape` is its index, R_e (arcsec), axis ratio and position angle."""
+    """Add a Sérsic galaxy at a pixel (x, y); `shape` is its index, R_e (arcsec), axis ratio and position angle."""
     size = light.shape[1]
-    column, row = round(x), round(y)
-    index, radius, ratio, angle = shape
+    _, radius, *_ = shape
     half = int(min(_STAMP * max(1.0, radius / pixel / 4), size // 2 - 1))
-    top, left = row - half, column - half
+    left, top = (round(at) - half for at in place)
     rows, columns = (slice(*np.clip((first, first + 2 * half), 0, size)) for first in (top, left))
     axis = (np.arange(-half, half, dtype=np.float32) + 0.5) * pixel
-    stamp = sersic_light(axis, index, radius, ratio, angle)
+    stamp = sersic_light(axis, *shape)
     stamp = stamp[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
     light[:, rows, columns] += fluxes[:, None, None].astype(np.float32) * stamp
 
@@ -221,30 +219,29 @@ def _add_surroundings(light: np.ndarray, pixel: float, side: float, galaxy: Gala
     g_r = np.where(red, rng.normal(1.35, 0.12, stars.size), rng.normal(0.5, 0.15, stars.size))
     r_i = np.where(red, rng.uniform(0.4, 1.2, stars.size), 0.4 * g_r)
     fluxes = _fluxes(stars, g_r, r_i) / pixel**2
-    _add_points(light, where[0], where[1], fluxes)
+    _add_points(light, where, fluxes)
     for x, y, flux in zip(*where[:, stars < _SPIKED], fluxes[:, stars < _SPIKED].T, strict=True):
-        reach = np.arange(1, size // 3, dtype=np.float64)
+        reach = np.arange(1, size // 3)
         arm = 0.02 * flux[:, None] / (1 + reach) ** 1.5
         turn = rng.uniform(0, np.pi / 2)
         for quarter in range(4):
             angle = turn + quarter * np.pi / 2
-            _add_points(light, x + reach * np.cos(angle), y + reach * np.sin(angle), arm)
+            _add_points(light, np.stack([x + reach * np.cos(angle), y + reach * np.sin(angle)]), arm)
     for other in _magnitudes(rng, area, _GALAXIES, _GALAXY_SLOPE):
         colour = rng.normal(0.8, 0.25)
         radius = float(np.clip(1.3 * 10 ** (-0.12 * (other - 20)) * rng.lognormal(0, 0.3), 0.3, 4))
         shape = (float(rng.choice([1.0, 2.5])), radius, rng.uniform(0.3, 1.0), rng.uniform(0, np.pi))
-        x, y = place(1)[:, 0]
-        _add_galaxy(light, pixel, x, y, _fluxes(other, colour, 0.45 * colour), shape)
+        _add_galaxy(light, pixel, place(1)[:, 0], _fluxes(other, colour, 0.45 * colour), shape)
     if rng.random() < _COMPANIONS:
         # The companion is similar to the central galaxy.
         distance, towards = rng.uniform(1.5, 6) * galaxy["r50"] / pixel, rng.uniform(0, 2 * np.pi)
         fainter = rng.exponential(1.2) + 0.3
         radius = galaxy["r50"] * 10 ** (-0.12 * fainter) * rng.lognormal(0, 0.25)
         shape = (float(rng.choice([1.0, 3.0])), radius, rng.uniform(0.25, 1.0), rng.uniform(0, np.pi))
-        x, y = middle + distance * np.cos(towards), middle + distance * np.sin(towards)
+        beside = middle + distance * np.array([np.cos(towards), np.sin(towards)])
         colour = galaxy["g_r_disk"] if galaxy["bulge_fraction"] < 0.5 else galaxy["g_r_bulge"]
         fluxes = _fluxes(galaxy["magnitude"] + fainter, colour + rng.normal(0, 0.12), 0.35)
-        _add_galaxy(light, pixel, x, y, fluxes, shape)
+        _add_galaxy(light, pixel, beside, fluxes, shape)
 
 
 def _expose(galaxy: Galaxy, size: int, field: float, seed: int, exposure: int) -> np.ndarray:
@@ -264,23 +261,23 @@ def _expose(galaxy: Galaxy, size: int, field: float, seed: int, exposure: int) -
     g_r = rest + (2.6 * np.clip(rest, 0, 0.8) - 0.1) * z
     # Of bulge, disk and young stars, shape (3 bands, 3).
     fluxes = _fluxes(galaxy["magnitude"], g_r, 0.08 + 0.42 * rest + 0.5 * z).astype(np.float32)
-    light = np.stack([sum(flux * part for flux, part in zip(band, parts, strict=True)) for band in fluxes])
+    light = np.einsum("bp,pxy->bxy", fluxes, parts)
     _add_surroundings(light, fine, _MARGIN * field * galaxy["r90"], galaxy, around)
 
     along = fft.rfftfreq(grid, fine).astype(np.float32)
     across = fft.fftfreq(grid, fine).astype(np.float32)
-    squared = across[:, None] ** 2 + along[None, :] ** 2
-    interpolation = np.sinc(across * FRAME_PIXEL)[:, None] ** 2 * np.sinc(along * FRAME_PIXEL)[None, :] ** 2
+    squared = across[:, None] ** 2 + along**2
+    interpolation = np.sinc(across * FRAME_PIXEL)[:, None] ** 2 * np.sinc(along * FRAME_PIXEL) ** 2
     shifts = noise.normal(0, _MISALIGNED * FRAME_PIXEL, (3, 2)) * [[1], [0], [1]]
     spectrum = fft.rfft2(light, axes=(1, 2))
-    for band, (width, (dx, dy)) in enumerate(zip(_BAND_WIDTHS, shifts, strict=True)):
-        spectrum[band] *= moffat_transfer(squared, width * galaxy["psf_fwhm"]) * interpolation
+    for band, width, (dx, dy) in zip(spectrum, _BAND_WIDTHS, shifts, strict=True):
+        band *= moffat_transfer(squared, width * galaxy["psf_fwhm"]) * interpolation
         if dx or dy:
-            spectrum[band] *= np.exp(-2j * np.pi * across * dy).astype(np.complex64)[:, None]
-            spectrum[band] *= np.exp(-2j * np.pi * along * dx).astype(np.complex64)[None, :]
+            band *= np.exp(-2j * np.pi * across * dy).astype(np.complex64)[:, None]
+            band *= np.exp(-2j * np.pi * along * dx).astype(np.complex64)
     blurred = fft.irfft2(spectrum, s=(grid, grid), axes=(1, 2))
     edge = (grid - size * finer) // 2
-    inner = blurred[:, edge : edge + size * finer, edge : edge + size * finer]
+    inner = blurred[:, edge:-edge, edge:-edge]
     image = inner.reshape(3, size, finer, size, finer).mean(axis=(2, 4)) * FRAME_PIXEL**2
     return image + _noise(size, pixel, noise)
 
@@ -294,7 +291,7 @@ def _noise(size: int, pixel: float, rng: np.random.Generator) -> np.ndarray:
         return through * np.sinc(frequency * pixel) if pixel > FRAME_PIXEL else through
 
     white = rng.standard_normal((3, size, size), dtype=np.float32)
-    spectrum = fft.rfft2(white, axes=(1, 2)) * (passed(across)[:, None] * passed(along)[None, :])
+    spectrum = fft.rfft2(white, axes=(1, 2)) * (passed(across)[:, None] * passed(along))
     grain = fft.irfft2(spectrum, s=(size, size), axes=(1, 2)) * (FRAME_PIXEL / pixel)
     depth = rng.lognormal(0, 0.12)  # depth of this field
     return grain * (depth * np.array(_SKY_NOISE, np.float32))[:, None, None]
@@ -340,10 +337,9 @@ def render(
     """
     if size < 16 or not field > 0:
         raise InputError(f"images need a width of at least 16 pixels and a positive field; got {size} and {field}")
-    numbers = galaxies.select(pl.selectors.numeric())
 
     def draw(row: int) -> np.ndarray:
-        return stretch(_expose(numbers.row(row, named=True), size, field, seed, exposure))
+        return stretch(_expose(galaxies.row(row, named=True), size, field, seed, exposure))
 
     parts = (range(start, min(start + _PART, galaxies.height)) for start in range(0, galaxies.height, _PART))
     for rows, images in ahead(draw, ((part, part) for part in parts)):

@@ -171,7 +171,7 @@ def simulate_galaxies(n: int, seed: int = 0, *, confounded: bool = True) -> pl.D
         piece = pl.DataFrame(_draw(rng, max(256, int(1.3 * (n - galaxies.height))), confounded))
         fields = int(galaxies["field"].to_numpy().max()) + 1 if galaxies.height else 0
         galaxies = galaxies.vstack(piece.with_columns(pl.col("field") + fields))
-    ids = 587700000000000000 + np.arange(n, dtype=np.int64) * 1009 + 17
+    ids = 587700000000000000 + np.arange(n) * 1009 + 17
     disk = pl.col("type") != ELLIPTICAL
     return galaxies[:n].select(pl.Series("object_id", ids), disk.cast(pl.Int64).alias("truth"), pl.all())
 
@@ -227,12 +227,11 @@ def bulge_axis_ratio(bulge_fraction: Value, axis_ratio: Value) -> np.ndarray:
 
 def sersic_b(index: Value) -> np.ndarray:
     """Constant b of a Sérsic profile, such that R_e encloses half of the flux."""
-    return gammaincinv(2 * np.asarray(index, dtype=np.float64), 0.5)
+    return gammaincinv(2 * index, 0.5)
 
 
 def sersic_area(index: Value) -> np.ndarray:
     """Flux of a circular Sérsic profile exp(-b (r/R_e)^(1/n)) of unit central brightness, in units of R_e²."""
-    index = np.asarray(index, dtype=np.float64)
     return 2 * np.pi * index * sersic_b(index) ** (-2 * index) * gamma(2 * index)
 
 
@@ -250,14 +249,8 @@ def light_inside(index: np.ndarray, log_radius: np.ndarray) -> np.ndarray:
     return map_coordinates(_growth_table(), np.broadcast_arrays(at_index, at_radius), order=1, mode="nearest")
 
 
-def _crossing(rising: np.ndarray, level: Value, grid: np.ndarray) -> np.ndarray:
-    """Find where rows of non-decreasing values first reach a level, by linear interpolation."""
-    level = np.broadcast_to(level, rising.shape[:1])[:, None]
-    after = np.clip((rising < level).sum(axis=1), 1, grid.size - 1)
-    rows = np.arange(rising.shape[0])
-    low, high = rising[rows, after - 1], rising[rows, after]
-    fraction = np.clip((level[:, 0] - low) / np.maximum(high - low, 1e-12), 0, 1)
-    return grid[after - 1] + fraction * (grid[after] - grid[after - 1])
+# Linear interpolation in each row.
+_interpolated = np.vectorize(np.interp, signature="(),(n),(n)->()")
 
 
 def aperture_radii(
@@ -268,9 +261,8 @@ def aperture_radii(
     Radii are along the major axis, in scale lengths of the disk. The Sérsic index is between 0.5 and 6.5.
     """
     grid = np.linspace(np.log(2e-3), np.log(40.0), 160)
-    angle = (np.arange(_ANGLES) + 0.5) * (np.pi / 2 / _ANGLES)
-    # The flux of an elliptical isophote is uniform in eccentric angle, at these distances from the centre.
-    cos2, sin2 = np.cos(angle) ** 2, np.sin(angle) ** 2
+    # The flux of an elliptical isophote is uniform in eccentric angle.
+    eccentric_angles = (np.arange(_ANGLES) + 0.5) * (np.pi / 2 / _ANGLES)
     scale = np.where(bulge_fraction < 1, 1.0, bulge_radius)
     disk = np.ones_like(bulge_fraction)
     growth = np.zeros((bulge_fraction.size, grid.size))
@@ -279,17 +271,15 @@ def aperture_radii(
         (1 - bulge_fraction, 1.678347 * disk, disk, axis_ratio),  # R_e of an exponential disk
     )
     for fraction, radius, index, ratio in parts:
-        used = np.flatnonzero(fraction > 0)
-        for c2, s2 in zip(cos2, sin2, strict=True):
-            stretch = np.log(radius[used] / scale[used]) + 0.5 * np.log(c2 + ratio[used] ** 2 * s2)
-            inside = light_inside(index[used, None], grid[None] - stretch[:, None])
-            growth[used] += fraction[used, None] * inside / _ANGLES
+        for cos2 in np.cos(eccentric_angles) ** 2:
+            stretch = np.log(radius / scale) + 0.5 * np.log(cos2 + ratio**2 * (1 - cos2))
+            inside = light_inside(index[:, None], grid - stretch[:, None])
+            growth += fraction[:, None] * inside / _ANGLES
     # The local over the mean brightness inside is half the slope of ln F against ln r.
     slope = 0.5 * np.gradient(np.log(np.maximum(growth, 1e-12)), grid, axis=1)
-    petrosian = _crossing(np.maximum.accumulate(-slope, axis=1), -_PETROSIAN_RATIO, grid)
-    at_twice = (petrosian + np.log(2) - grid[0]) / (grid[1] - grid[0])
-    total = map_coordinates(growth, [np.arange(growth.shape[0]), at_twice], order=1, mode="nearest")
-    r50, r90 = (np.exp(_crossing(growth, part * total, grid)) * scale for part in (0.5, 0.9))
+    petrosian = _interpolated(-_PETROSIAN_RATIO, np.maximum.accumulate(-slope, axis=1), grid)
+    total = _interpolated(petrosian + np.log(2), grid, growth)
+    r50, r90 = (np.exp(_interpolated(part * total, growth, grid)) * scale for part in (0.5, 0.9))
     return r50, r90, np.exp(petrosian) * scale
 
 
@@ -325,13 +315,12 @@ def at_resolution(
     >>> at_resolution(galaxies, np.array([5.0, 6.0, 7.0]))["alpha"].to_list()
     [5.0, 6.0, 7.0]
     """
-    alpha = np.asarray(alpha, dtype=np.float64)
+    alpha = np.asarray(alpha, float)
     if alpha.shape != (galaxies.height,) or not np.all(np.isfinite(alpha) & (alpha > 0)):
         raise InputError(f"alpha must be {galaxies.height} positive numbers, one per galaxy")
     if how == "seeing":
-        fwhm = galaxies["radius"].to_numpy() / alpha * FWHM_PER_SIGMA
-        return galaxies.with_columns(psf_fwhm=pl.Series(fwhm), alpha=pl.Series(alpha))
+        return galaxies.with_columns(psf_fwhm=galaxies["radius"] / alpha * FWHM_PER_SIGMA, alpha=alpha)
     shrink = alpha / galaxies["alpha"].to_numpy()
-    moved = {name: pl.col(name) * pl.Series(shrink) for name in ("radius", "r50", "r90", "unit_length")}
-    magnitude = galaxies["magnitude"] - pl.Series(5 * np.log10(shrink))
-    return galaxies.with_columns(**moved, alpha=pl.Series(alpha), magnitude=magnitude)
+    moved = {name: pl.col(name) * shrink for name in ("radius", "r50", "r90", "unit_length")}
+    magnitude = galaxies["magnitude"] - 5 * np.log10(shrink)
+    return galaxies.with_columns(**moved, alpha=alpha, magnitude=magnitude)

@@ -123,16 +123,8 @@ def simulate_survey(
 
 def survey_table(galaxies: pl.DataFrame, votes: Mapping[str, np.ndarray]) -> pl.DataFrame:
     """Return galaxies as a table with Galaxy Zoo 2's names of columns, with columns of votes and the truth."""
-    return pl.DataFrame(
-        {
-            "dr7objid": galaxies["object_id"],
-            **votes,
-            "petroRad_r": galaxies["radius"],
-            "psfWidth_r": galaxies["psf_fwhm"],
-            **{name: galaxies[name] for name in INTRINSIC},
-            "truth": galaxies["truth"],
-        }
-    )
+    own = {name: name for name in (*INTRINSIC, "truth")}
+    return galaxies.select(dr7objid="object_id", **votes, petroRad_r="radius", psfWidth_r="psf_fwhm", **own)
 
 
 def _features(galaxies: pl.DataFrame) -> dict[str, np.ndarray]:
@@ -152,10 +144,10 @@ def _answers(question: Question) -> tuple[str, str]:
     return next(answer for answer in question.answers if answer != yes), yes
 
 
-def _classes(tree: Tree, question: str, true: Mapping[str, np.ndarray]) -> pl.Series:
+def _classes(tree: Tree, question: str, true: Mapping[str, np.ndarray]) -> np.ndarray:
     """Return the name of each galaxy's true class."""
     no, yes = _answers(tree.question(question))
-    return pl.Series(np.select([~true["smooth"], true["edge-on"], true[question]], ["smooth", "edge-on", yes], no))
+    return np.select([~true["smooth"], true["edge-on"], true[question]], ["smooth", "edge-on", yes], no)
 
 
 def _probabilities(

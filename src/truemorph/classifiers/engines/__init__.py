@@ -26,10 +26,6 @@ AT_ONCE = 8  # images per request of OpenVINO, which networks are converted for;
 GATE_IMAGES = 10_000  # on which int8 is compared with float32
 
 
-class Unusable(InputError):
-    """OpenVINO can't run this model on this machine."""
-
-
 @dataclass(frozen=True)
 class Proof:
     """Images of galaxies with α, on which int8 is calibrated and compared with float32; `name` is for messages.
@@ -75,7 +71,7 @@ def engine_for(
         return _torch_engine(model, precision)
     try:
         return _openvino_engine(model, precision, gate)
-    except Unusable as problem:
+    except InputError as problem:  # OpenVINO can't run this model on this machine
         without_torch = find_spec("openvino") and not find_spec("torch")
         if name == "openvino" or precision == "int8" or without_torch:
             raise
@@ -108,10 +104,7 @@ def _torch_engine(model: Any, precision: Precision) -> Engine:
 
 
 def _openvino_engine(model: Any, precision: Precision, gate: Proof | None) -> Engine:
-    try:
-        require_extra("label")
-    except InputError as problem:
-        raise Unusable(str(problem)) from problem
+    require_extra("label")
     from truemorph.classifiers.engines.int8 import int8_engine, passed_int8
     from truemorph.classifiers.engines.openvino import OpenVinoEngine, check_runs, multiplies_bf16, networks_of
 

@@ -22,9 +22,15 @@ from filelock import FileLock
 from scipy.special import log_softmax, softmax
 
 from truemorph.classifiers.engines import AT_ONCE, GATE_IMAGES, Engine, Proof
-from truemorph.classifiers.engines.openvino import OpenVinoEngine, check_runs, network_files, networks_of, save_networks
+from truemorph.classifiers.engines.openvino import (
+    OpenVinoEngine,
+    check_runs,
+    networks_of,
+    save_networks,
+    with_checksums,
+)
 from truemorph.errors import InputError
-from truemorph.io import checksums, plain, read_json, write_json
+from truemorph.io import read_json, write_json
 from truemorph.progress import progress, tell
 from truemorph.questions import Head
 
@@ -164,16 +170,6 @@ def quantised(network: Any, pixels: np.ndarray) -> Any:
         )
 
 
-def int8_members(model: Any, pixels: np.ndarray) -> Members:
-    """Quantise the members of a `Classifier`, and align them with those in float32, on these uint8 images."""
-    _, files = networks_of(model)
-    networks = [quantised(openvino.Core().read_model(file), pixels) for file in files]
-    rough = OpenVinoEngine(networks, "int8")
-    exact, members = model.member_probabilities, range(len(files))
-    pairs = ((rough.member(pixels, member), exact(pixels, member)) for member in members)
-    return networks, [Alignment.fit(*pair, model.heads) for pair in pairs]
-
-
 def int8_engine(model: Any, folder: Path, proof: Proof | None) -> OpenVinoEngine:
     """Make an OpenVINO engine in int8: kept with the networks in `folder` if it passed before, else tested."""
     place = folder / "int8"
@@ -191,9 +187,8 @@ def passed_int8(model: Any, folder: Path) -> Members | None:
     place = folder / "int8"
     try:
         stored, core = read_json(place / _GATE), openvino.Core()
-        sums = checksums(place, _GATE, stored, network_files(len(model.members)))
-        made = {"model_hash": model.model_hash, "openvino": version("openvino"), "sha256": sums}
-        if stored != stored | made or not Gate(**{field.name: stored[field.name] for field in fields(Gate)}).passed:
+        made = with_checksums(stored | {"openvino": version("openvino")}, place, _GATE, model)
+        if stored != made or not Gate(**{field.name: stored[field.name] for field in fields(Gate)}).passed:
             return None
         alignments = [Alignment(model.heads, numbers) for numbers in stored["aligned"]]
         return [core.read_model(place / f"member-{member}.xml") for member in range(len(model.members))], alignments
@@ -205,7 +200,13 @@ def _made(model: Any, proof: Proof | None, place: Path) -> Members:
     """Make networks, test them, and keep them in a folder."""
     if proof is None:
         raise InputError(f"{place}: has no int8 networks that were tested for this model; give images with `gate`")
-    networks, alignments = int8_members(model, np.concatenate([pixels for pixels, _ in proof.images(True)]))
+    pixels = np.concatenate([pixels for pixels, _ in proof.images(True)])
+    networks = [quantised(openvino.Core().read_model(file), pixels) for file in networks_of(model)[1]]
+    rough, exact = OpenVinoEngine(networks, "int8"), model.member_probabilities
+    alignments = [
+        Alignment.fit(rough.member(pixels, member), exact(pixels, member), model.heads)
+        for member in range(len(networks))
+    ]
     gate = measure(model, proof, OpenVinoEngine(networks, "int8", alignments))
     measured = gate.summary()
     tell(f"int8 {'passed' if gate.passed else 'failed'}: {measured}")
@@ -214,8 +215,8 @@ def _made(model: Any, proof: Proof | None, place: Path) -> Members:
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
     save_networks(networks, place)
-    about = {"model_hash": model.model_hash, "openvino": version("openvino"), "source": proof.name}
-    about = plain({**about, **asdict(gate), "aligned": [alignment.numbers for alignment in alignments]})
+    about = {"openvino": version("openvino"), "source": proof.name, **asdict(gate)}
+    about["aligned"] = [alignment.numbers for alignment in alignments]
     # Last, because without this file the folder is not used.
-    write_json(place / _GATE, {**about, "sha256": checksums(place, _GATE, about, network_files(len(networks)))})
+    write_json(place / _GATE, with_checksums(about, place, _GATE, model))
     return networks, alignments

@@ -26,8 +26,8 @@ import numpy as np
 import openvino
 from filelock import FileLock
 
-from truemorph.classifiers.engines import AT_ONCE, Unusable
-from truemorph.errors import TruemorphError, reason
+from truemorph.classifiers.engines import AT_ONCE
+from truemorph.errors import InputError, TruemorphError, reason
 from truemorph.io import (
     cache_folder,
     checksums,
@@ -53,11 +53,13 @@ def networks_of(model: Any) -> tuple[Path, list[Path]]:
 
     Raises
     ------
-    Unusable
+    InputError
         If they can't be made or kept.
     """
     if model.folder is None:
-        raise Unusable("OpenVINO's networks are kept by the checksum of a model; save it, and load it from its folder")
+        raise InputError(
+            "OpenVINO's networks are kept by the checksum of a model; save it, and load it from its folder"
+        )
     place = cache_folder() / "openvino" / f"{model.model_hash}-{version('openvino')}-{CONVERSION}"
     if not _is_whole(place, model):
         exported = model.folder / EXPORTED
@@ -66,16 +68,18 @@ def networks_of(model: Any) -> tuple[Path, list[Path]]:
         elif _is_whole(exported, model):
             place = exported
         else:
-            raise Unusable(
+            raise InputError(
                 f"{model.folder}: has no OpenVINO networks, and torch is not installed to make them: pip install "
                 "'truemorph[networks]', or label with a copy made by `truemorph export` where torch is installed"
             )
-    return place, [place / name for name in network_files(len(model.members)) if name.endswith(".xml")]
+    return place, [place / f"member-{member}.xml" for member in range(len(model.members))]
 
 
-def network_files(members: int) -> list[str]:
-    """Names of the files of all networks."""
-    return [f"member-{member}.{kind}" for member in range(members) for kind in ("xml", "bin")]
+def with_checksums(about: dict[str, Any], folder: Path, name: str, model: Any) -> dict[str, Any]:
+    """Return the content of a file about a model's networks in a folder, with the checksums of it and of theirs."""
+    about = about | {"model_hash": model.model_hash}
+    files = [f"member-{member}.{kind}" for member in range(len(model.members)) for kind in ("xml", "bin")]
+    return {**about, "sha256": checksums(folder, name, about, files)}
 
 
 def save_networks(networks: Iterable[Any], folder: Path) -> None:
@@ -102,8 +106,7 @@ def _is_whole(place: Path, model: Any) -> bool:
     """Whether a folder has networks of this model and this conversion that did not change since."""
     try:
         stored = read_json(place / _ABOUT)
-        sums = checksums(place, _ABOUT, stored, network_files(len(model.members)))
-        return stored == stored | {"model_hash": model.model_hash, "conversion": CONVERSION, "sha256": sums}
+        return stored == with_checksums(stored | {"conversion": CONVERSION}, place, _ABOUT, model)
     except (OSError, ValueError, TypeError):
         return False
 
@@ -122,15 +125,14 @@ def _make(model: Any, place: Path) -> None:
                 save_networks(converted(model), partial)
                 for path in partial.glob("*.xml"):
                     _keep_first_layer(path)
-                about = {"model_hash": model.model_hash, "conversion": CONVERSION, "openvino": version("openvino")}
-                sums = checksums(partial, _ABOUT, about, network_files(len(model.members)))
-                write_json(partial / _ABOUT, {**about, "sha256": sums})
+                about = {"conversion": CONVERSION, "openvino": version("openvino")}
+                write_json(partial / _ABOUT, with_checksums(about, partial, _ABOUT, model))
                 shutil.rmtree(place, ignore_errors=True)  # damaged
                 partial.rename(place)
     except TruemorphError:
         raise
     except Exception as problem:  # torch's exporter raises many types
-        raise Unusable(f"OpenVINO's networks can't be made or kept in {place} ({reason(problem)})") from problem
+        raise InputError(f"OpenVINO's networks can't be made or kept in {place} ({reason(problem)})") from problem
 
 
 def multiplies_bf16() -> bool:
@@ -161,7 +163,7 @@ class OpenVinoEngine:
         try:
             compiled = [_compiled(network, precision) for network in networks]
         except RuntimeError as problem:  # also where the CPUs of this process have gaps
-            raise Unusable(f"OpenVINO can't run this model here ({reason(problem)})") from problem
+            raise InputError(f"OpenVINO can't run this model here ({reason(problem)})") from problem
         jobs = 2 * compiled[0].get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
         self._threads = ThreadPoolExecutor(jobs)
         self._idle = [SimpleQueue[Any]() for _ in compiled]
@@ -176,7 +178,7 @@ class OpenVinoEngine:
     def member(self, inputs: np.ndarray, member: int) -> np.ndarray:
         """Return p(y | x) of one member, shape (N, K)."""
         parts = (inputs[start : start + AT_ONCE] for start in range(0, len(inputs), AT_ONCE))
-        p = np.concatenate(list(self._threads.map(partial(self._part, member), parts)), dtype=np.float64)
+        p = np.concatenate(list(self._threads.map(partial(self._part, member), parts)), dtype=float)
         return self._alignments[member](p) if self._alignments else p
 
     def _part(self, member: int, pixels: np.ndarray) -> np.ndarray:
@@ -196,7 +198,11 @@ def check_runs(network: Path, precision: str) -> None:
 
     On some CPUs compiling ends with a signal, which Python can't catch.
     """
-    what = [file_hash(network), version("openvino"), precision, _processor()]
+    core = openvino.Core()
+    # What identifies the CPU, because machines with other CPUs may share the cache.
+    cpu = ("FULL_DEVICE_NAME", "DEVICE_ARCHITECTURE", "OPTIMIZATION_CAPABILITIES")
+    processor = [str(core.get_property("CPU", name)) for name in cpu]
+    what = [file_hash(network), version("openvino"), precision, processor]
     place = cache_folder() / "openvino" / "survived" / content_hash(what)[:16]
     code = None
     with suppress(OSError, ValueError):
@@ -208,18 +214,11 @@ def check_runs(network: Path, precision: str) -> None:
             with suppress(OSError):
                 write_file(place, str(code))
     if _crashed(code):
-        raise Unusable(f"OpenVINO crashes on this CPU (status {code}, remembered in {place})")
+        raise InputError(f"OpenVINO crashes on this CPU (status {code}, remembered in {place})")
 
 
 def _crashed(code: int) -> bool:
     return code in _CRASHES or code > 255  # the latter on Windows
-
-
-def _processor() -> list[str]:
-    """Return what identifies the CPU, because machines with other CPUs may share the cache."""
-    core = openvino.Core()
-    names = ("FULL_DEVICE_NAME", "DEVICE_ARCHITECTURE", "OPTIMIZATION_CAPABILITIES")
-    return [str(core.get_property("CPU", name)) for name in names]
 
 
 if __name__ == "__main__":
