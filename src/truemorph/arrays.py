@@ -40,3 +40,11 @@ def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     """Return above / below, NaN where below is not positive; both are broadcast."""
     above, below = np.broadcast_arrays(above, below)
     return np.divide(above, below, out=np.full(above.shape, np.nan), where=below > 0)
+
+
+def check_rows(good: np.ndarray, says: str, values: Any = None) -> None:
+    """Raise an InputError that `says` what rows must be, how many are not, and which first, unless all are good."""
+    if not good.all():
+        first = int(np.argmin(good))
+        value = "" if values is None else f", {values[first]}"
+        raise InputError(f"{says}; {np.sum(~good)} are not (first: row {first}{value})")

@@ -6,7 +6,7 @@ JSON show the same findings. docs/findings.md explains each code.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -51,6 +51,11 @@ class Finding:
     def from_dict(cls, given: dict[str, Any]) -> Finding:
         """Rebuild a finding from JSON."""
         return cls(**given)
+
+
+def findings_in(*described: Mapping[str, Any]) -> tuple[Finding, ...]:
+    """Rebuild the findings of results from their JSON."""
+    return tuple(Finding.from_dict(finding) for result in described for finding in result.get("findings", ()))
 
 
 def unique(*findings: Iterable[Finding]) -> tuple[Finding, ...]:

@@ -170,6 +170,11 @@ class Quantity:
     numerator: tuple[float, ...]
     denominator: tuple[float, ...] | None = None  # None: all classes, whose fractions sum to 1
 
+    @property
+    def counted(self) -> np.ndarray:
+        """Weight of each class in the denominator, shape (K,)."""
+        return np.array(self.denominator or (1.0,) * len(self.numerator))
+
     def of(self, fractions: np.ndarray) -> np.ndarray:
         """Return the quantity from class fractions, shape (…, K) → (…)."""
         above = np.asarray(fractions @ np.array(self.numerator))
@@ -177,9 +182,8 @@ class Quantity:
 
     def scatter(self, fractions: np.ndarray) -> np.ndarray:
         """Return the standard deviation of a galaxy's influence on the quantity, from class fractions, (…, K) → (…)."""
-        in_denominator = np.ones(len(self.numerator)) if self.denominator is None else np.array(self.denominator)
-        influence = np.array(self.numerator) - self.of(fractions)[..., None] * in_denominator
-        return np.asarray(np.sqrt(np.sum(fractions * influence**2, axis=-1)) / (fractions @ in_denominator))
+        influence = np.array(self.numerator) - self.of(fractions)[..., None] * self.counted
+        return np.asarray(np.sqrt(np.sum(fractions * influence**2, axis=-1)) / (fractions @ self.counted))
 
 
 class Tree(BaseModel, frozen=True, extra="forbid"):

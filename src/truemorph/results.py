@@ -214,16 +214,15 @@ class PlainResult(Result):
     def to_table(self) -> QTable:
         """Return a table with one row per value."""
         values = list(map(str, self.values.values()))
-        return quantity_table({"name": (list(self.values), "", "name"), "value": (values, "", "value")})
+        return quantity_table({"name": (list(self.values), "name"), "value": (values, "value")})
 
 
-def quantity_table(columns: Mapping[str, tuple[Any, str, str]], **metadata: Any) -> QTable:
-    """Return an astropy table of columns (values, unit or "", description), with `metadata` as its `meta`."""
+def quantity_table(columns: Mapping[str, tuple[Any, str]], **metadata: Any) -> QTable:
+    """Return an astropy table of columns (values, description), with `metadata` as its `meta`."""
     from astropy.table import QTable
 
     return QTable(
-        {name: values for name, (values, _, _) in columns.items()},
-        units={name: unit for name, (_, unit, _) in columns.items() if unit},
-        descriptions={name: about for name, (_, _, about) in columns.items()},
+        {name: values for name, (values, _) in columns.items()},
+        descriptions={name: about for name, (_, about) in columns.items()},
         meta=metadata,
     )

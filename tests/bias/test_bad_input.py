@@ -54,7 +54,7 @@ def test_an_error_names_the_first_wrong_row(what, row, method):
         ({"false_disk": "auto"}, "false_disk must be a number"),
         ({"gold": np.full(N, -1)}, "only 0 gold labels"),
         ({"intrinsic": np.ones(N)}, "column 0 is the same for all"),
-        ({"intrinsic": changed(ALPHA, 0, np.nan)}, "missing value .first: row 0"),
+        ({"intrinsic": changed(ALPHA, 0, np.nan)}, "1 are not .first: row 0"),
     ],
 )
 def test_invalid_input_of_a_fit_raises_errors(options, says):

@@ -232,5 +232,5 @@ def test_a_maximum_nearby_is_found_whether_the_given_curvature_leads_there_or_be
         return -height.sum(), (top - point) / height
 
     far = np.full(2, 20.0)
-    found = follow(objective, top + np.array([0.3, -0.2]), curvature * np.eye(2), -far, far, 1.0)
+    found = follow(objective, top + np.array([0.3, -0.2]), curvature * np.eye(2), (-far, far), 1.0)
     np.testing.assert_allclose(found, top, atol=2e-4)

@@ -2,6 +2,7 @@
 
 from functools import cache
 from itertools import chain, product
+from typing import get_args
 
 import numpy as np
 import polars as pl
@@ -9,7 +10,7 @@ import pytest
 
 from conftest import ROOT
 from truemorph import estimate_transition, prepare_catalogue, simulate_catalogue
-from truemorph.bias.methods import KINDS, NEEDS, OPTIONS
+from truemorph.bias.methods import NEEDS, OPTIONS, Kind
 from truemorph.errors import InputError
 from truemorph.simulate import simulate_survey
 
@@ -18,6 +19,7 @@ VALUES = {
     "bootstrap": 2, "delta": 1.0, "alpha_error": 0.2, "bins": 20,
 }  # fmt: skip
 EVERY = tuple(dict.fromkeys(chain(*(options for of in OPTIONS.values() for options in of.values()))))
+KINDS = get_args(Kind)
 CELLS = [*product(OPTIONS, KINDS, EVERY)]
 
 

@@ -68,7 +68,7 @@ class ResolutionDrift(Result):
             "stderr": "its standard error",
             "spread": f"root mean square change of a galaxy's p({self.name})",
         }
-        return quantity_table({name: (getattr(self, name), "", text) for name, text in about.items()}, drift=self.drift)
+        return quantity_table({name: (getattr(self, name), text) for name, text in about.items()}, drift=self.drift)
 
     def draw(self, ax: Any) -> None:
         """Draw the mean change of p against the factor."""

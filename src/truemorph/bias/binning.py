@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import compress, pairwise
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -55,7 +55,7 @@ def choose_bins(n: int, with_intrinsic: bool) -> tuple[int, int]:
         bins = int((n // 2**depth - 1) // MINIMUM_PER_BIN)
         if bins >= 4:
             return depth, min(bins, 8)
-    return 1, max(2, int((n // 2 - 1) // MINIMUM_PER_BIN))
+    return depth, max(2, bins)
 
 
 def proportion_error(proportion: Any, count: Any) -> Any:
@@ -87,8 +87,7 @@ class Groups(np.ndarray[Any, np.dtype[np.float64]]):
 
     def of_bins(self, edges: np.ndarray) -> tuple[tuple[str, ...], ...]:
         """Return the names of the groups in each bin; several were merged."""
-        inside = ((low < k < high for k in range(len(self.names))) for low, high in pairwise(edges))
-        return tuple(tuple(compress(self.names, members)) for members in inside)
+        return tuple(self.names[low:high] for low, high in pairwise(np.ceil(edges).astype(int)))
 
 
 @dataclass(frozen=True)
@@ -109,15 +108,11 @@ class Bins:
         if isinstance(column, Groups):
             column = np.asarray(column)
             return replace(cls.at(column, np.arange(column.max() + 2) - 0.5, weights), ordered=False)
-        order = np.argsort(column, kind="stable")
-        limits = limits_of_bins(column[order], max(1, min(bins, column.size)))
-        bins = limits.size - 1
-        index = np.empty(column.size, dtype=np.int64)
-        index[order] = np.repeat(np.arange(bins), np.diff(limits))
-        inner = 0.5 * (column[order[limits[1:-1] - 1]] + column[order[limits[1:-1]]])
-        edges = np.concatenate([[column.min()], inner, [column.max()]])
-        weights = np.broadcast_to(1.0, column.size) if weights is None else weights
-        return cls(index, edges, column, weights)
+        ordered = np.sort(column)
+        limits = limits_of_bins(ordered, max(1, min(bins, column.size)))[1:-1]
+        below, above = ordered[limits - 1], ordered[limits]
+        inner = np.maximum(0.5 * (below + above), np.nextafter(below, above))  # never the value below
+        return cls.at(column, np.concatenate([ordered[:1], inner, ordered[-1:]]), weights)
 
     @classmethod
     def between(cls, column: np.ndarray, edges: np.ndarray, weights: np.ndarray) -> Bins:
@@ -147,15 +142,12 @@ class Bins:
     @classmethod
     def of_two(cls, columns: np.ndarray, bins: int, weights: np.ndarray | None = None) -> Bins:
         """Divide two columns, shape (N, 2), into at most so many bins: by the first, and each part by the second."""
-        first = cls.cut(columns[:, 0], max(1, round(np.sqrt(bins))), weights)
-        index = np.empty(len(columns), dtype=np.int64)
-        edges: list[tuple[np.ndarray, np.ndarray]] = []
-        for part in range(first.count):
-            rows = np.flatnonzero(first.index == part)
-            second = cls.cut(columns[rows, 1], max(1, bins // first.count))
-            index[rows] = len(edges) + second.index
-            edges += [(first.edges[part : part + 2], second.edges[k : k + 2]) for k in range(second.count)]
-        return cls(index, np.array(edges), columns, first.weights)
+        first = cls.cut(columns[:, 0], round(np.sqrt(bins)))
+        edges = list[Any]()
+        for part, ends in enumerate(pairwise(first.edges)):
+            second = cls.cut(columns[first.index == part, 1], bins // first.count)
+            edges += [(ends, others) for others in pairwise(second.edges)]
+        return cls.at(columns, np.array(edges), weights)
 
     def merged(self, number: int) -> Bins:
         """Merge a bin with its smaller neighbour; of two columns, if possible, in the same part of the first."""
@@ -174,7 +166,7 @@ class Bins:
     @cached_property
     def middles(self) -> np.ndarray:
         """Mean of the column in each bin, shape (B,), or (B, 2) of two columns."""
-        return self.averages(self.column)[0] if self.column.ndim == 1 else self.means(self.column)
+        return self.means(self.column)
 
     @property
     def count(self) -> int:

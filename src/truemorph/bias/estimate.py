@@ -20,7 +20,7 @@ from truemorph.bias.checks.diagnostics import (
     group_findings,
     ignored_findings,
 )
-from truemorph.bias.checks.selection import LEVEL, balance_findings, depends_on_votes, selection_findings
+from truemorph.bias.checks.selection import LEVEL, balance_findings, depends_on_votes
 from truemorph.bias.curves.families import COMPARED, family_of
 from truemorph.bias.curves.logistic import LogisticTransition
 from truemorph.bias.curves.misses import misses_of_experts
@@ -33,7 +33,7 @@ from truemorph.bias.population import PopulationFractions, QuotedFraction
 from truemorph.bias.result import FittedCurve, Settings, TransitionFit
 from truemorph.bias.sample import Sample
 from truemorph.errors import InputError, reason
-from truemorph.findings import Finding, unique
+from truemorph.findings import Finding, findings_in, unique
 from truemorph.io import PathLike, plain
 from truemorph.progress import progress
 from truemorph.questions import Asked, fraction_names
@@ -131,9 +131,7 @@ class Estimate(Result):
         return "\n".join([*text_facts(facts), *families, "", *self.fractions.lines(self.gold_fractions)])
 
     def _checked(self) -> list[tuple[str, str]]:
-        check = self.check
-        drifts = check is not None and (check.confounded or check.unexplained)
-        return [("check", check.statement)] if check is not None and drifts else []
+        return [] if self.check is None or not self.check.findings else [("check", self.check.statement)]
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values: what `estimate_transition` writes, and training and labelling read."""
@@ -156,20 +154,20 @@ class Estimate(Result):
     def from_dict(cls, described: Mapping[str, Any], samples: np.ndarray | None = None) -> Estimate:
         """Rebuild an estimate from what `to_dict` returns; `samples` are draws of its fractions, stored apart."""
         fractions = described["fractions"]
-        findings = tuple(map(Finding.from_dict, described["findings"]))
         about = {name: described[name] for name in ABOUT if name in described}
         if fractions["gold_definition"] is not None:
             about["gold_definition"] = fractions["gold_definition"]
-        gold = (fractions[name] for name in ("gold", "gold_stderr"))
-        values, stderr = (None if values is None else np.array(values, dtype=np.float64) for values in gold)
+        gold, stderr = (
+            fractions[name] and np.array(fractions[name], dtype=np.float64) for name in ("gold", "gold_stderr")
+        )
         return cls(
             FittedCurve.from_dict(described),
             FamilyComparison.from_dict(described) if "families" in described else None,
             None if described["confounding"] is None else ConfoundingCheck.from_dict(described["confounding"]),
             Calibration.from_dict(described["calibration"]),
             PopulationFractions.from_dict(fractions, samples),
-            values,
-            findings,
+            gold,
+            findings_in(described),
             stderr,
             described.get("bootstrap_std", {}),
             about,
@@ -271,22 +269,15 @@ def make_estimate(
     most, of_alpha, fewer = _bins_of(fraction_bins, sample.labels.size, 1 if context.by is None else context.by.ndim)
     with progress(3, "estimating T(α)", "steps") as steps:
         # With gold labels, intrinsic columns go into the check and the regression on gold labels.
-        fitted = (
-            replace(sample, intrinsic=sample.intrinsic[:, :0])
-            if has_gold and settings.method in ("", "gold")
-            else sample
-        )
-        of_t = fitted if context.of_paths is None else context.of_paths
-        fit, families, scatter = _fitted(of_t, settings, compare, bootstrap)
+        of_t = replace(sample, intrinsic=sample.intrinsic[:, :0]) if has_gold else sample
+        fit, families, scatter = _fitted(context.of_paths or of_t, settings, compare, bootstrap)
         check = None if has_gold else _check_with_shown(sample, context.shown, seed)
         fit, calibrated = _with_findings(fit, families, check, sample, context)
         steps.update(1)
         fractions = _in_bins(sample, fit, context, most, seed)
-        selected = selection_findings(sample) if has_gold else fit.findings
-        fractions = replace(fractions, findings=unique(selected, fractions.findings))
         steps.update(1)
         if check is None:
-            by_alpha = fractions if has_gold else None
+            by_alpha = fractions
             if has_gold and context.by is not None:
                 by_alpha = _in_bins(sample, fit, replace(context, by=None), of_alpha, seed)
             check = confounding(sample, by_alpha, seed)
@@ -368,17 +359,18 @@ def _in_bins(
     asked, experts = context.asked, context.about.get("gold_experts", {})
     names = sample.classes if asked is None else asked.answers_by_gold
     numbers = range(sample.n_classes) if asked is None else asked.answers_of_paths
-    measured = [name for name, missed in experts.items() if "upper" in missed]
-    fractions = fractions_in_bins(
+    return fractions_in_bins(
         sample,
         fit,
         by=context.by,
+        name=context.by_name,
         bins=bins,
-        gold_transitions=[misses_of_experts(experts, names, numbers, name) for name in measured],
+        gold_transitions=[
+            misses_of_experts(experts, names, numbers, name) for name, missed in experts.items() if "upper" in missed
+        ],
         seed=seed,
         quantities=() if asked is None else asked.quantities,
     )
-    return fractions if context.by is None else replace(fractions, by=context.by_name)
 
 
 def _fitted(
@@ -443,7 +435,7 @@ def _unbalanced(sample: Sample, context: Context) -> list[Finding]:
 
 def _check_with_shown(sample: Sample, shown: np.ndarray | None, seed: int) -> ConfoundingCheck | None:
     """Check with gold labels that the estimate does not use whether class fractions depend on α; None if too few."""
-    if shown is None or sample.n_classes != 2:
+    if shown is None:
         return None
     gold = np.nan_to_num(shown, nan=UNKNOWN).astype(np.int64)
     if min(np.count_nonzero(gold == k) for k in (SMOOTH, DISK)) < _FEWEST_OF_A_CLASS:
@@ -486,10 +478,6 @@ def _gold_fractions(
         gold = np.where(sample.known, sample.gold == DISK, np.nan)
     if gold is None:
         return None, None
-    weights = None
-    if probability is not None:
-        gold = np.where(probability > 0, gold, np.nan)
-        weights = 1 / np.where(probability > 0, probability, 1.0)
+    weights = None if probability is None else 1 / np.where(probability > 0, probability, 1.0)
     column = sample.alpha if context.by is None else context.by
-    mean, error, _ = Bins.at(column, fractions.edges, weights).averages(gold)
-    return mean, error
+    return Bins.at(column, fractions.edges, weights).averages(gold)[:2]

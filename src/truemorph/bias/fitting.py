@@ -59,8 +59,7 @@ def _false_disk(settings: Settings, sample: Sample) -> Any:
     """Return the fixed rate of false disks, or None to fit it."""
     if settings.false_disk is not None:
         return None if settings.false_disk == "fit" else settings.false_disk
-    seen = np.any((sample.gold == SMOOTH) & (sample.labels == DISK))
-    return None if seen else 0.0
+    return None if _flips_seen(sample)[SMOOTH, DISK] else 0.0
 
 
 def fit_transition(
@@ -203,7 +202,7 @@ def settings_for(sample: Sample, wanted: Settings) -> Settings:
     if method == "conditional":
         _ = sample.explained  # an error if the columns determine α
     cls = None
-    if family is not None or method != "gold" or sample.argument.ndim == 2 or sample.n_classes != 2 or sample.asked:
+    if family is not None or method != "gold" or sample.observable_names or sample.n_classes != 2 or sample.asked:
         of_labels = "logistic" if sample.observable_names else "rayleigh"
         cls = family_of(family or (of_labels if sample.asked is None else "tree"))
     if cls is TreeTransition and method != "gold":
@@ -234,13 +233,12 @@ def solve(sample: Sample, settings: Settings) -> TransitionFit:
         counts=sample.counts is not None,
         observables=sample.observable_names,
     )
-    spaces = [_space(cls, search, settings.method) for cls in families]
-    space, cls = spaces[0], families[0]
-    if len(spaces) > 1:  # the lowest AIC
-        space = min(spaces, key=lambda candidate: 2 * candidate.size - 2 * gold_maximum(candidate, sample).value)
-        cls = family_of(space.family)
+    spaces = {cls: _space(cls, search, settings.method) for cls in families}
+    cls = families[0]
+    if len(families) > 1:  # the lowest AIC
+        cls = min(families, key=lambda kind: 2 * spaces[kind].size - 2 * gold_maximum(spaces[kind], sample).value)
     fitted_by = by_tree if cls is TreeTransition else METHODS[settings.method]
-    fit = fitted_by(space, sample, replace(settings, family=cls))
+    fit = fitted_by(spaces[cls], sample, replace(settings, family=cls))
     if settings.method == "gold" or settings.delta is None:
         return fit
     return replace(fit, drift=drift_range(sample, cls, rate, settings.delta, settings.alpha_error))
@@ -274,7 +272,7 @@ def refitted(fit: TransitionFit, rows: np.ndarray | None = None, **changes: Any)
     if fit.family == "monotone":
         same["knots"] = fit.transition.parameters()["knots"]
     sample = fit.sample if rows is None else fit.sample.take(rows)
-    return solve(sample, replace(fit.settings, **{**same, **changes}))
+    return solve(sample, replace(fit.settings, **same | changes))
 
 
 def with_bootstrap_errors(fit: TransitionFit, resamples: int = 100, seed: int = 0) -> TransitionFit:
@@ -291,7 +289,7 @@ def with_bootstrap_errors(fit: TransitionFit, resamples: int = 100, seed: int = 
         values[name] = [resample.class_fractions[k] for resample in again]
     stderr = {name: float(np.std(drawn, ddof=1)) for name, drawn in values.items()}
     points = np.array([resample.point for resample in again if resample.point.shape == fit.point.shape])
-    changes: dict[str, Any] = {"stderr": {**fit.stderr, **stderr}, "failed_resamples": resamples - len(again)}
+    changes: dict[str, Any] = {"stderr": fit.stderr | stderr, "failed_resamples": resamples - len(again)}
     if len(points) > 1:
         changes |= {"covariance": np.cov(points.T).reshape(fit.point.size, -1), "resampled": points}
     return replace(fit, **changes)

@@ -59,16 +59,15 @@ def unlike_labels(transition: Transition, sample: Sample) -> list[Finding]:
         fewer = curve.flip_probability(grid) < 0.5
         return float(np.append(grid, np.inf)[np.argmax(np.append(fewer, True))])
 
-    halves = half(transition), half(own)
-    ratio = halves[0] / halves[1]
-    if 1 / _UNLIKE < ratio < _UNLIKE:
+    half_given, half_own = half(transition), half(own)
+    if 1 / _UNLIKE < half_given / half_own < _UNLIKE:
         return []
     of = f"galaxies of class {sample.classes[DISK]}"
-    by_given = f"half of the {of} are mislabelled at α = {halves[0]:.3g}"
-    if np.isinf(halves[0]):
+    by_given = f"half of the {of} are mislabelled at α = {half_given:.3g}"
+    if np.isinf(half_given):
         by_given = f"most {of} are mislabelled at every α"
     message = (
-        f"By the given T(α), {by_given}; by one fitted to these labels, half of them at α = {halves[1]:.3g}. σ and "
+        f"By the given T(α), {by_given}; by one fitted to these labels, half of them at α = {half_own:.3g}. σ and "
         "FWHM of the PSF differ by 2.35."
     )
     action = "Check that α has the same unit as in the fit of T(α), or fit T(α) to these labels."
@@ -211,7 +210,7 @@ class _Regression:
 
     def misses(self) -> list[Finding]:
         """Return a finding if gold labels miss classes by T(α) of their own."""
-        right = np.array([np.diagonal(missed, axis1=1, axis2=2).min(axis=0) for missed in self.missed])
+        right = np.array([np.einsum("bkk->bk", missed).min(axis=0) for missed in self.missed])
         if right.min(initial=1.0) > _LEAST_RIGHT:
             return []
         part = 1 - right.min(axis=0)
@@ -417,8 +416,7 @@ def debiased_fractions(
         raise InputError("quantities must be ratios of the same classes")
     transition = getattr(transition, "fit", transition)
     fit = transition if isinstance(transition, TransitionFit) else None
-    used = None if transition is None else load_transition(transition)
-    classes = None if used is None else class_names(used.n_classes)
+    classes = None if transition is None else class_names(load_transition(transition).n_classes)
     if quantities:
         classes = class_names(len(quantities[0].numerator))
     elif isinstance(transition, TransitionFit | FittedCurve):
@@ -446,33 +444,32 @@ def debiased_fractions(
         log_odds=None if votes is None else check_columns(votes, "votes", n),
         paths=None if paths is None else check_paths(paths, n),
     )
-    corrected = fractions_in_bins(
+    return fractions_in_bins(
         sample,
-        used if fit is None else fit,
+        transition,
         by=None if by is None else np.squeeze(float_array(by, name)),
+        name="by" if name == "alpha" else name,
         bins=default_bins(n) if bins is None else bins,
         gold_transitions=() if gold_transition is None else (gold_transition,),
         systematic=systematic,
         seed=seed,
         quantities=quantities,
     )
-    before = selection_findings(sample) if gold is not None else [] if fit is None else fit.findings
-    named = corrected.by if by is None or name == "alpha" else name
-    return replace(corrected, by=named, findings=unique(before, corrected.findings))
 
 
 def fractions_in_bins(
     sample: Sample,
-    transition: Transition | TransitionFit | None,
+    transition: Any,
     *,
     by: np.ndarray | None = None,
+    name: str = "by",
     bins: int | np.ndarray,
     gold_transitions: Sequence[Transition] = (),
     systematic: bool = True,
     seed: int,
     quantities: Sequence[Quantity] = (),
 ) -> PopulationFractions:
-    """Estimate class fractions of a sample, as `debiased_fractions`, without the findings of its fit and selection.
+    """Estimate class fractions of a sample, as `debiased_fractions`; `name` is that of the columns `by`.
 
     With gold labels, its intrinsic columns and log-odds help to predict the true class.
     """
@@ -489,11 +486,12 @@ def fractions_in_bins(
     else:
         cut = Bins.cut(column, int(bins), sample.weights)
     if transition is not None and not sample.has_gold:
+        before = () if fit is None else fit.findings
         results = _through(sample, cut, load_transition(transition), fit, systematic)
     else:
         regression = _Regression(sample, cut, _terms(sample, by), seed, quantities, gold_transitions)
-        results = _from_gold(regression)
-        n_bins, before = cut.count, results["findings"]
+        results, n_bins = _from_gold(regression), cut.count
+        before = unique(selection_findings(sample), results["findings"])
         while cut.count > 1 and (few := _too_few(results, cut)).size:
             cut = cut.merged(int(few[0]))
             results = _from_gold(replace(regression, bins=cut))
@@ -503,13 +501,13 @@ def fractions_in_bins(
                 "the question may apply to none."
             )
             action = "Use fewer bins (`bins`), or gold labels of galaxies to which the question applies."
-            results["findings"] = [*before, Finding("bins-merged", "note", message, action)]
+            results["findings"] = [Finding("bins-merged", "note", message, action)]
     return PopulationFractions(
-        **results | {"findings": tuple(results["findings"])},
+        **results | {"findings": unique(before, results["findings"])},
         labelled=cut.means(sample.observed),
         edges=cut.edges,
         counts=np.bincount(cut.index),
-        by="alpha" if by is None else "by",
+        by="alpha" if by is None else name,
         members=column.of_bins(cut.edges) if isinstance(column, Groups) else (),
         middles=cut.middles,
         bin_weights=cut.totals,

@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import numpy as np
 
+from truemorph.arrays import ratio
 from truemorph.bias.binning import Bins
 from truemorph.bias.curves.families import COMPARED
 from truemorph.bias.curves.transitions import DISK, SMOOTH, Transition
@@ -31,7 +32,7 @@ def _invert(likelihood: np.ndarray, bins: Bins, start: np.ndarray) -> np.ndarray
     for _ in range(_EM_STEPS):
         joint = fractions[bins.index] * likelihood
         total = joint.sum(axis=1, keepdims=True)
-        after = bins.means(np.divide(joint, total, out=np.zeros_like(joint), where=total > 0))
+        after = bins.means(np.nan_to_num(ratio(joint, total)))
         after /= after.sum(axis=1, keepdims=True)
         if np.abs(after - fractions).max() < 1e-9:
             return after
@@ -47,7 +48,7 @@ def _invert_two(likelihood: np.ndarray, bins: Bins, start: np.ndarray) -> np.nda
         score = contrast / np.maximum(likelihood[:, SMOOTH] + second[bins.index] * contrast, 1e-300)
         slope, curvature = bins.sums(score), bins.sums(score**2)
         low, high = np.where(slope > 0, second, low), np.where(slope > 0, high, second)
-        after = second + np.divide(slope, curvature, out=np.zeros(bins.count), where=curvature > 0)
+        after = second + np.nan_to_num(ratio(slope, curvature))
         inside = (low < after) & (after < high)
         after = np.where(inside, after, 0.5 * (low + high))
         if np.abs(after - second).max() < 1e-10:
@@ -58,8 +59,8 @@ def _invert_two(likelihood: np.ndarray, bins: Bins, start: np.ndarray) -> np.nda
 
 def _likelihood(transition: Transition, sample: Sample) -> np.ndarray:
     """Return p(ỹ_n | y, α_n) for every y, shape (N, K)."""
-    alone = sample.observable_names and not transition.n_observables
-    return np.exp(label_columns(transition, sample.labels, sample.alpha if alone else sample.argument))
+    argument = sample.argument if transition.n_observables else sample.alpha
+    return np.exp(label_columns(transition, sample.labels, argument))
 
 
 def inverted(
@@ -86,7 +87,7 @@ def inverted(
         own[inside, 1:] = weighted @ np.linalg.pinv(weighted.T @ scores[inside])
     own[:, 0] = -own[:, 1:].sum(axis=1)
     covariance = np.array([np.diag(summed(influence**2)) for influence in own.T])
-    if fit is not None and fit.point.size:
+    if fit is not None:
         free = ~np.isnan(np.diag(fit.covariance))
 
         def moved(at: np.ndarray) -> np.ndarray:
@@ -105,8 +106,8 @@ def inverted(
                 for k in range(sample.n_classes):
                     both = slopes[:, :, k].T @ np.stack([summed(own[:, k] * residual) for residual in pull])
                     covariance[k] += both + both.T
-    variance = np.maximum(np.diagonal(covariance, axis1=1, axis2=2), 0.0)
-    return fractions, np.sqrt(variance).T, covariance[DISK]
+    variance = np.maximum(np.einsum("kbb->bk", covariance), 0.0)
+    return fractions, np.sqrt(variance), covariance[DISK]
 
 
 def alternatives(sample: Sample, bins: Bins, fit: TransitionFit) -> dict[str, np.ndarray]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace, is_torch_array
 
-from truemorph.arrays import float_array
+from truemorph.arrays import check_rows, float_array
 from truemorph.bias.curves.paths import TreeTransition
 from truemorph.bias.curves.transitions import UNKNOWN, Array, Transition, chosen
 from truemorph.bias.files import load_transition
@@ -34,9 +34,7 @@ def check_classes(values: np.ndarray, n_classes: int, name: str, least: int = 0)
     as_int = values
     if values.dtype != np.int64:
         as_int = np.nan_to_num(values, nan=-2, posinf=-2, neginf=-2).astype(np.int64)
-    bad = np.flatnonzero((as_int != values) | (as_int < least) | (as_int >= n_classes))
-    if bad.size:
-        raise InputError(f"{name} must be {allowed}; {bad.size} are not (first: row {bad[0]}, {values[bad[0]]})")
+    check_rows((as_int == values) & (as_int >= least) & (as_int < n_classes), f"{name} must be {allowed}", values)
     return as_int
 
 
@@ -68,9 +66,7 @@ def check_columns(values: Array, name: str, n: int) -> np.ndarray:
     columns = columns[:, None] if columns.ndim == 1 else columns
     if columns.ndim != 2 or columns.shape[0] != n or columns.shape[1] == 0:
         raise InputError(f"{name} must have shape ({n}, P), one row per galaxy; got {columns.shape}")
-    bad = np.flatnonzero(~np.isfinite(columns).all(axis=1))
-    if bad.size:
-        raise InputError(f"{name} has {bad.size} rows with a missing value (first: row {bad[0]}); remove them")
+    check_rows(np.isfinite(columns).all(axis=1), f"{name} must be finite in every row (remove the others)")
     return columns
 
 
@@ -211,12 +207,9 @@ def posterior(
         probabilities = float_array(probabilities, "probabilities")
         if probabilities.ndim != 2 or probabilities.shape[1] != transition.n_classes:
             raise InputError(f"probabilities must have shape (N, {transition.n_classes}); got {probabilities.shape}")
-        bad = np.flatnonzero(~((probabilities >= -1e-6) & (probabilities <= 1 + 1e-6)).all(axis=1))
-        if bad.size:
-            raise InputError(f"probabilities must be between 0 and 1 (first wrong: row {bad[0]}); are they logits?")
-        bad = np.flatnonzero(np.abs(probabilities.sum(axis=1) - 1) > 1e-3)
-        if bad.size:
-            raise InputError(f"probabilities must sum to 1 in each row (first wrong: row {bad[0]})")
+        inside = ((probabilities >= -1e-6) & (probabilities <= 1 + 1e-6)).all(axis=1)
+        check_rows(inside, "probabilities must be between 0 and 1 (logits are not)")
+        check_rows(np.abs(probabilities.sum(axis=1) - 1) <= 1e-3, "probabilities must sum to 1 in each row")
         of_tree = np.ndim(labels) == 2 and isinstance(transition, TreeTransition)
         labels = float_array(labels, "labels") if of_tree else check_labels(labels, transition.n_classes)
         alpha = float_array(alpha, "alpha")

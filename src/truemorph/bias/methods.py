@@ -12,7 +12,6 @@ from truemorph.errors import InputError
 
 # Kinds of questions: asked of all galaxies, with two answers or more; or asked after answers to others.
 Kind = Literal["two answers", "more answers", "asked after others"]
-KINDS: tuple[Kind, ...] = ("two answers", "more answers", "asked after others")
 
 _CURVE = ("family", "false_disk", "compare", "bootstrap")
 _ALONE = ("delta", "alpha_error")

@@ -22,6 +22,7 @@ from truemorph.bias.curves.shifted import BlurredTransition, curve_space
 from truemorph.bias.curves.transitions import DISK, LOGIT_BOUND, FlipTransition, Search, Space, Transition
 from truemorph.bias.likelihood import label_columns, log_marginal
 from truemorph.bias.regression.maximum import (
+    Bounds,
     Maximum,
     class_variances,
     climb,
@@ -76,7 +77,7 @@ class Mixture:
 
     @property
     def _penalty(self) -> np.ndarray:
-        return np.concatenate([[0.0], np.full(self.design.shape[1] - 1, self.ridge)])
+        return self.ridge * (np.arange(self.design.shape[1]) > 0)
 
     @cached_property
     def same_for_all(self) -> bool:
@@ -94,10 +95,8 @@ class Mixture:
         α becomes their mean, which changes the log-likelihood only in second order of their spread.
         """
         merged = []
-        for label in range(self.space.n_classes):
-            members = np.flatnonzero(self.labels == label)
-            if members.size == 0:
-                continue
+        for label in np.unique(self.labels):
+            members = self.labels == label
             cut = Bins.cut(self.alpha[members], most, self.weights[members])
             merged.append((np.full(cut.count, label), cut.middles, cut.totals))
         labels, alpha, weights = (np.concatenate(parts) for parts in zip(*merged, strict=True))
@@ -148,7 +147,7 @@ class Mixture:
         """Return the penalised log-likelihood and its gradient."""
         total, p, posterior = self.after(point)
         at, coefficients = self.split(point)
-        value = float(self.weights @ total) - 0.5 * float(np.sum(self._penalty * coefficients**2))
+        value = float(self.weights @ total - 0.5 * np.sum(self._penalty * coefficients**2))
         residual = self.weights[:, None] * (posterior - p)[:, 1:]
         of_z = residual.T @ self.design - self._penalty * coefficients
         return value, np.concatenate([self._slopes_of_t(at, posterior) @ self.weights, of_z.ravel()])
@@ -170,7 +169,7 @@ class Mixture:
             out[:n], out[n:, :n] = rows, rows[:, n:].T
         return out
 
-    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+    def bounds(self) -> Bounds:
         """Return bounds: of T's point, and of the logits of class fractions if there are no other coefficients."""
         size = (self.space.n_classes - 1) * self.design.shape[1]
         edge = np.full(size, LOGIT_BOUND if self.same_for_all else np.inf)
@@ -249,16 +248,15 @@ class MixtureFit:
         # Weights of mean 1 reduce n to n / mean(w²) (Kish 1965); merged rows have other sums of weights.
         stretch = np.mean(data_weights**2) * mixture.weights.sum() / self.mixture.weights.sum()
         weights, at = mixture.weights / mixture.weights.sum(), mixture.space.size  # `at`: the intercept
-        lower, upper = mixture.bounds()
+        limits = mixture.bounds()
 
         @cache
         def profile(intercept: float) -> tuple[float, float]:
             """Return a significant loss of log-likelihood (1.92: Wilks 1938) minus the loss, and the fraction."""
-            bounds = lower.copy(), upper.copy()
-            for bound in bounds:
-                bound[at] = intercept
-            starts = np.clip([self.maximum.point, reached[-1]], *bounds)
-            point = climb(mixture.objective, starts, *bounds, mixture.labels.size)[0]
+            lower, upper = np.array(limits)
+            lower[at] = upper[at] = intercept
+            starts = np.clip([self.maximum.point, reached[-1]], lower, upper)
+            point = climb(mixture.objective, starts, (lower, upper), mixture.labels.size)[0]
             reached.append(point)
             p = np.exp(mixture.log_prior(mixture.split(point)[1]))[:, DISK]
             fraction = float(weights @ np.broadcast_to(p, weights.shape))
@@ -279,18 +277,18 @@ class MixtureFit:
 
 def fit_mixture(mixture: Mixture, start: np.ndarray | None = None, steps: int = 500) -> MixtureFit:
     """Maximise the likelihood, first on a part of the galaxies or on groups, then on all."""
-    lower, upper = mixture.bounds()
+    bounds = mixture.bounds()
     starts = mixture.starts() if start is None else start[None]
     n = mixture.labels.size
     if mixture.can_be_grouped:
         few = mixture.grouped()
-        of_groups = maximise(few.objective, starts, lower, upper, n, few.information, steps)
-        best = polish(mixture.objective, of_groups.point, of_groups.information, lower, upper, of_groups.steps)
+        of_groups = maximise(few.objective, starts, bounds, n, few.information, steps)
+        best = polish(mixture.objective, of_groups.point, of_groups.information, bounds, of_groups.steps)
         return MixtureFit(mixture, best)
     if n > 2 * _ROUGH:
         part = mixture.part(n // _ROUGH)
-        starts = climb(part.objective, starts, lower, upper, part.labels.size, steps)[0][None]
-    return MixtureFit(mixture, maximise(mixture.objective, starts, lower, upper, n, mixture.information, steps))
+        starts = climb(part.objective, starts, bounds, part.labels.size, steps)[0][None]
+    return MixtureFit(mixture, maximise(mixture.objective, starts, bounds, n, mixture.information, steps))
 
 
 def standardised(columns: np.ndarray) -> np.ndarray:
@@ -451,24 +449,23 @@ def _spaces_in_range(
     )
     own = [family] if issubclass(family, FlipTransition) and family.free else []
     families = list(dict.fromkeys([*own, *map(family_of, KNOWN_CURVES)]))
-    kinds = {(family.family, ""): curve_space(family, search) for family in families}
-    more = dict[tuple[str, str], Space]()
+    spaces = {(family.family, ""): curve_space(family, search) for family in families}
+    blurred = {
+        (name, ", errors of α"): BlurredTransition.space(space, alpha_error, sample.log_alpha)
+        for (name, _), space in spaces.items()
+        if alpha_error
+    }
     if false_disk == 0:
         of_false = replace(search, false_disk=FALSE_LABELS)
-        more |= {(family.family, f", {FALSE_LABELS:.0%} false"): curve_space(family, of_false) for family in families}
-    if alpha_error:
-        more |= {
-            (name, ", errors of α"): BlurredTransition.space(space, alpha_error, sample.log_alpha)
-            for (name, _), space in kinds.items()
-        }
-    return kinds | more
+        spaces |= {(family.family, f", {FALSE_LABELS:.0%} false"): curve_space(family, of_false) for family in families}
+    return spaces | blurred
 
 
 def _without_bias(sample: Sample, false_disk: float | None) -> dict[str, Alternative]:
     """Return the fractions of the observed labels as alternatives, also with false labels if none are fitted."""
     labelled = float(np.average(sample.labels == DISK, weights=sample.weights))
-    stretch = np.sqrt(np.mean(sample.weights**2))
-    error = float(stretch * np.sqrt(labelled * (1 - labelled) / sample.labels.size))
+    variance = labelled * (1 - labelled) * np.mean(sample.weights**2) / sample.labels.size
+    error = float(np.sqrt(variance))
     accepted: dict[str, Alternative] = {"labels without bias": (MatrixTransition.identity(), labelled, error)}
     if false_disk == 0:
         only_false = MatrixTransition(((1 - FALSE_LABELS, FALSE_LABELS), (0.0, 1.0)))

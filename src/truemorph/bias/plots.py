@@ -56,8 +56,8 @@ def plot_fit(fit: Any, ax: Any, others: Mapping[str, Any] | None = None) -> None
 
 def _plot_matrix(fit: Any, ax: Any) -> None:
     """Draw how often galaxies of each of K classes get another class as label."""
-    right = np.diagonal(fit.transition.matrix(fit.sample.argument), axis1=1, axis2=2)
-    for name, values in zip(fit.sample.classes, right.T, strict=True):
+    right = np.einsum("nkk->kn", fit.transition.matrix(fit.sample.argument))
+    for name, values in zip(fit.sample.classes, right, strict=True):
         ax.plot(*_binned_mean(fit.sample.alpha, 1 - values), label=plain_text(name))
     ax.set(xlabel=ALPHA, ylabel="fraction with another label", ylim=(-0.02, 1.02))
     legend(ax)

@@ -12,7 +12,7 @@ import numpy as np
 from truemorph.bias.curves.transitions import DISK, SMOOTH, Array
 from truemorph.bias.plots import plot_fractions
 from truemorph.errors import InputError, nearest
-from truemorph.findings import Finding
+from truemorph.findings import Finding, findings_in
 from truemorph.io import plain
 from truemorph.questions import Quantity, fraction_names, slug
 from truemorph.results import Result, quantity_table, text_table
@@ -33,7 +33,7 @@ class QuotedFraction:
     population_stderr: np.ndarray
     population_low: np.ndarray
     population_high: np.ndarray
-    total: tuple[float, ...] = ()  # the same eight numbers
+    total: tuple[float, ...]  # the same eight numbers
 
     def cells(self, b: int | None, assumed: bool = False) -> dict[str, str]:
         """Return the numbers of a bin, or of all galaxies (None), by column; the range first if they are `assumed`."""
@@ -177,16 +177,16 @@ class PopulationFractions(Result):
         else:  # class fractions
             every = np.eye(len(self.classes))
             names = fraction_names(self.classes).items()
-            quantities = tuple(Quantity(name.replace("_", " "), tuple(every[k]), None) for name, k in names)
+            quantities = tuple(Quantity(name.replace("_", " "), tuple(every[k])) for name, k in names)
             total = np.full((6, len(every)), np.nan) if self.of_total is None else self.of_total.reshape(6, -1)
             every_bin = np.array([self.stderr, self.low, self.high, *self.population])
             errors = np.concatenate([every_bin, total[:, None]], axis=1)[..., [k for _, k in names]]
+        with_all = [np.vstack([values, share @ values]) for values in (self.labelled, self.fractions)]
         fractions = {}
         for k, quantity in enumerate(quantities):
-            labelled, corrected = (quantity.of(values) for values in (self.labelled, self.fractions))
-            of_all = (float(quantity.of(share @ values)) for values in (self.labelled, self.fractions))
-            of_bins = dict(zip(_NUMBERS, (labelled, corrected, *errors[:, :-1, k]), strict=True))
-            fractions[quantity.name] = QuotedFraction(**of_bins, total=(*of_all, *errors[:, -1, k].tolist()))
+            numbers = np.array([*map(quantity.of, with_all), *errors[:, :, k]])  # (8, B + 1)
+            of_bins = dict(zip(_NUMBERS, numbers[:, :-1], strict=True))
+            fractions[quantity.name] = QuotedFraction(**of_bins, total=tuple(numbers[:, -1].tolist()))
         return fractions
 
     @property
@@ -225,13 +225,13 @@ class PopulationFractions(Result):
         """
         rng = np.random.default_rng(seed)
         if self.samples is not None:
-            return self.samples[rng.integers(0, len(self.samples), n)]
-        centers = np.array([self.fractions, *self.alternatives.values()])
-        drawn = centers[rng.integers(0, len(centers), n)]
-        drawn += rng.normal(size=drawn.shape) * self.stderr if drawn.shape[2] > 2 else 0.0
+            return rng.choice(self.samples, n)
+        drawn = rng.choice([self.fractions, *self.alternatives.values()], n)
         if drawn.shape[2] == 2:
             drawn[:, :, DISK] += rng.multivariate_normal(np.zeros(len(self.covariance)), self.covariance, n)
             drawn[:, :, SMOOTH] = 1 - drawn[:, :, DISK]
+        else:
+            drawn += rng.normal(size=drawn.shape) * self.stderr
         drawn = np.clip(drawn, 0, 1)
         return drawn / drawn.sum(axis=2, keepdims=True)
 
@@ -333,26 +333,26 @@ class PopulationFractions(Result):
     def from_dict(cls, described: Mapping[str, Any], samples: np.ndarray | None = None) -> PopulationFractions:
         """Rebuild them from what `to_dict` returns; `samples` are stored apart."""
 
-        def whole(values: Any, ends: bool = False) -> np.ndarray:
+        def whole(values: Any) -> np.ndarray:
             """Return values of all classes, shape (B, K); files of version 0.2 have those of the second of two."""
             array = np.array(values, dtype=np.float64)
-            return array if array.ndim == 2 else np.column_stack([array if ends else 1 - array, array])
+            return array if array.ndim == 2 else np.column_stack([1 - array, array])
 
-        def ends(prefix: str) -> list[np.ndarray]:
-            """Return error, lowest and highest fraction; NaN of a population, which files of version 0.2 lack."""
+        def ends(prefix: str) -> np.ndarray:
+            """Return error, lowest and highest fraction, shape (3, B, K); version 0.2 wrote none of a population."""
             absent = np.full(np.shape(described["low"]), np.nan)
             numbers = [described.get(prefix + name, absent) for name in ("stderr", "low", "high")]
-            error, low, high = whole(numbers[0], ends=True), *map(whole, numbers[1:])
-            if np.ndim(numbers[1]) == 1:
-                low[:, SMOOTH], high[:, SMOOTH] = 1 - high[:, DISK], 1 - low[:, DISK]
-            return [error, low, high]
+            error, low, high = array = np.array(numbers, dtype=np.float64)
+            return array if array.ndim == 3 else np.stack([[error, 1 - high, 1 - low], array], axis=2)
 
         stderr, low, high = ends("")
         if not isinstance(described["by"], str):
             raise TypeError(f"`by` should name a column; got {described['by']!r}")
         classes = tuple(described["classes"])
+        names = ("edges", "middles", "covariance", "bin_weights", "of_total")
+        stored = {"counts": "galaxies", "gold_counts": "gold_labels"} | {name: name for name in names}
         arrays: dict[str, Any] = {
-            name: np.array(described[name]) for name in ("edges", "middles", "covariance", "bin_weights")
+            name: np.array(described[key]) for name, key in stored.items() if described.get(key) is not None
         }
         quoted = {name: ratio for name, ratio in described.get("quantities", {}).items() if "numerator" in ratio}
         if quoted:
@@ -381,14 +381,11 @@ class PopulationFractions(Result):
             low,
             high,
             whole(described["labelled"]),
-            counts=np.array(described["galaxies"]),
             alternatives={name: whole(value) for name, value in described["alternatives"].items()},
-            findings=tuple(map(Finding.from_dict, described["findings"])),
+            findings=findings_in(described),
             samples=samples,
-            of_total=None if described.get("of_total") is None else np.array(described["of_total"]),
-            gold_counts=None if described.get("gold_labels") is None else np.array(described["gold_labels"]),
             classes=classes,
-            population=np.array(ends("population_")),
+            population=ends("population_"),
             members=tuple(map(_members, described.get("groups", ()))),
             **arrays,
             **{name: described[name] for name in ("method", "assumption", "by")},
@@ -399,24 +396,24 @@ class PopulationFractions(Result):
 
         Of more than two classes, each column has the name of its class.
         """
-        columns: dict[str, tuple[Any, str, str]] = {}
+        columns: dict[str, tuple[Any, str]] = {}
         if self.groups:
-            columns[self.by] = (list(self.groups), "", "group")
+            columns[self.by] = (list(self.groups), "group")
         for number, name in enumerate([] if self.groups else self.columns):
             low, high = self._ends[:, number].T
             end = "" if len(self.columns) == 1 else f"_{name}"
-            columns[f"low_edge{end}"] = (low, "", f"lower edge of the bin in {name}")
-            columns[f"high_edge{end}"] = (high, "", f"upper edge of the bin in {name}")
-        columns["galaxies"] = (self.counts, "", "number of galaxies")
+            columns[f"low_edge{end}"] = (low, f"lower edge of the bin in {name}")
+            columns[f"high_edge{end}"] = (high, f"upper edge of the bin in {name}")
+        columns["galaxies"] = (self.counts, "number of galaxies")
         if self.gold_counts is not None:
-            columns["gold_labels"] = (self.gold_counts, "", "number of galaxies with a gold label")
+            columns["gold_labels"] = (self.gold_counts, "number of galaxies with a gold label")
         for name, fraction in self.quoted.items() if self.quantities else ():
-            columns |= {f"{name}, {what}": (getattr(fraction, what), "", f"{name}: {what}") for what in _NUMBERS}
+            columns |= {f"{name}, {what}": (getattr(fraction, what), f"{name}: {what}") for what in _NUMBERS}
         for name, k in fraction_names(self.classes).items():
             end, of = "" if len(self.classes) == 2 else name.removeprefix("fraction"), f"class {self.classes[k]}"
             names = {"fractions": slug(self.classes[DISK])} if len(self.classes) == 2 else {}
             columns |= {
-                names.get(part, part) + end: (values[:, k], "", what.format(of))
+                names.get(part, part) + end: (values[:, k], what.format(of))
                 for part, (values, what) in self._columns.items()
             }
         return quantity_table(columns, method=self.method, assumption=self.assumption)

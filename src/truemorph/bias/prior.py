@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import softmax
 
 _STEPS, _CLOSE = 10_000, 1e-8
 # Range of the logarithm of the factor by which logits are too small, and the step of its derivatives.
@@ -56,9 +57,7 @@ class HeldOut:
 
 def sharpened(p: np.ndarray, sharpness: float) -> np.ndarray:
     """Return class probabilities, (N, K), whose logits are multiplied by a factor, given by its logarithm."""
-    logits = np.log(np.maximum(p, 1e-300)) * np.exp(sharpness)
-    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return odds / odds.sum(axis=1, keepdims=True)
+    return softmax(np.log(np.maximum(p, 1e-300)) * np.exp(sharpness), axis=1)
 
 
 def reestimated_fractions(p: np.ndarray, held_out: HeldOut) -> tuple[np.ndarray, np.ndarray]:

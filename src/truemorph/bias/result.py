@@ -10,12 +10,12 @@ import numpy as np
 
 from truemorph.bias.curves.families import transition_from_dict, transition_to_dict
 from truemorph.bias.curves.paths import TreeTransition
-from truemorph.bias.curves.transitions import DISK, Space, Transition
+from truemorph.bias.curves.transitions import DISK, Space, Transition, log_of
 from truemorph.bias.likelihood import observed_log_probabilities
 from truemorph.bias.plots import plot_fit
 from truemorph.bias.regression.maximum import differences
 from truemorph.bias.sample import Sample
-from truemorph.findings import Finding
+from truemorph.findings import Finding, findings_in
 from truemorph.io import plain
 from truemorph.questions import fraction_names
 from truemorph.results import Result, quantity_table, text_facts
@@ -74,13 +74,6 @@ class DriftRange:
     alpha_error: float = 0.0  # relative error of α
 
     @property
-    def limits(self) -> tuple[float, float]:
-        """Lowest and highest fraction."""
-        low = min(value - NORMAL_95 * error for _, value, error in self.alternatives.values())
-        high = max(value + NORMAL_95 * error for _, value, error in self.alternatives.values())
-        return max(0.0, low), min(1.0, high)
-
-    @property
     def statement(self) -> str:
         """Description of the range."""
         trends = f"trends up to δ = {self.delta:g} (logit per σ of ln α)"
@@ -89,9 +82,8 @@ class DriftRange:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
-        fractions = {name: value for name, (_, value, _) in self.alternatives.items()}
         values = {name: getattr(self, name) for name in ("delta", "delta_unbiased", "alpha_error", "statement")}
-        return values | {"fractions": fractions}
+        return values | {"fractions": {name: value for name, (_, value, _) in self.alternatives.items()}}
 
 
 @dataclass(frozen=True, repr=False)
@@ -155,7 +147,7 @@ class FittedCurve(Result):
             labelled=np.array(labelled),
             ranges=np.array(ranges),
             population=np.array(population, dtype=np.float64),
-            findings=tuple(map(Finding.from_dict, described["findings"])),
+            findings=findings_in(described),
             **{name: described[name] for name in same},
         )
 
@@ -173,8 +165,7 @@ class FittedCurve(Result):
             return f"{self.family}: {', '.join(values)}"
         middle, scale = transition.center[0], transition.scale[0]
         alpha = np.exp([middle - scale, middle + scale])
-        standard = np.broadcast_to(transition.center[1:], (2, len(transition.center) - 1))
-        right = np.diagonal(transition.matrix(np.column_stack([alpha, standard])), axis1=1, axis2=2).T
+        right = np.einsum("nkk->kn", transition.matrix([[a, *transition.center[1:]] for a in alpha]))
         of_classes = (f"{name} {a:.2f}, {b:.2f}" for name, (a, b) in zip(transition.asked.classes, right, strict=True))
         return f"labels that are right at α = {alpha[0]:.3g} and {alpha[1]:.3g}: {'; '.join(of_classes)}"
 
@@ -197,7 +188,7 @@ class FittedCurve(Result):
             ("bias curve", self.statement),
             ("method", f"{self.method}; assumes that {self.assumption.replace('alpha', 'α')}"),
         ]
-        return facts + ([] if self.drift is None else [("range spans", str(self.drift["statement"]))])
+        return facts + ([] if self.drift is None else [("range spans", self.drift["statement"])])
 
     def summary(self) -> str:
         """Return the class fractions with their ranges and errors, and the parameters, as text."""
@@ -223,13 +214,12 @@ class FittedCurve(Result):
 
     def to_table(self) -> Any:
         """Return a table with one row per parameter; class fractions are the last."""
-        fractions = {name: self.class_fractions[k] for name, k in fraction_names(self.classes).items()}
-        values = {**self.values, **fractions}
+        values = self.values | {name: self.class_fractions[k] for name, k in fraction_names(self.classes).items()}
         return quantity_table(
             {
-                "parameter": (list(values), "", "parameter of T(α), or class fraction"),
-                "value": (list(values.values()), "", "estimate"),
-                "stderr": ([self.stderr.get(name, np.nan) for name in values], "", "standard error"),
+                "parameter": (list(values), "parameter of T(α), or class fraction"),
+                "value": (list(values.values()), "estimate"),
+                "stderr": ([self.stderr.get(name, np.nan) for name in values], "standard error"),
             },
             family=self.family,
             method=self.method,
@@ -378,7 +368,7 @@ class TransitionFit(Result):
     @property
     def family(self) -> str:
         """Family of T(α)."""
-        return self.space.family
+        return self.transition.family
 
     @property
     def assumption(self) -> str:
@@ -397,14 +387,12 @@ class TransitionFit(Result):
     def label_probabilities(self) -> np.ndarray:
         """p(ỹ | α) of every label of each galaxy, shape (N, K); given intrinsic properties, p(ỹ | z, α)."""
         fractions = self.class_fractions if self.probabilities is None else self.probabilities
-        with np.errstate(divide="ignore"):
-            rows = np.broadcast_to(np.log(fractions), (self.labels.size, self.sample.n_classes))
+        rows = np.broadcast_to(log_of(fractions), (self.labels.size, self.sample.n_classes))
         return np.exp(observed_log_probabilities(rows, self.sample.argument, self.transition))
 
     def made_from(self, sample: Sample) -> bool:
         """Whether these are the labels and α of the fit."""
-        same = self.sample is sample or np.array_equal(self.labels, sample.labels)
-        return same and np.array_equal(self.sample.argument, sample.argument)
+        return np.array_equal(self.labels, sample.labels) and np.array_equal(self.sample.argument, sample.argument)
 
     @property
     def curve(self) -> FittedCurve:
@@ -415,9 +403,7 @@ class TransitionFit(Result):
         same = ("transition", "family", "method", "assumption", "values", "stderr", "classes", "class_fractions")
         return FittedCurve(
             **{name: getattr(self, name) for name in (*same, "log_likelihood", "aic", "findings")},
-            labelled=np.array(
-                [np.average(self.labels == k, weights=weights) for k in range(self.class_fractions.size)]
-            ),
+            labelled=np.bincount(self.labels, weights, self.class_fractions.size) / weights.sum(),
             ranges=ranges,
             population=np.stack([errors, *ranges.T]) if self.of_total is None else self.of_total[1],
             galaxies=self.labels.size,
@@ -436,8 +422,9 @@ class TransitionFit(Result):
         else:
             ranges = self.class_fractions[:, None] + NORMAL_95 * np.multiply.outer(np.nan_to_num(errors), [-1, 1])
         if self.drift is not None:  # of two classes
-            low, high = self.drift.limits
-            low, high = min(float(ranges[DISK, 0]), low), max(float(ranges[DISK, 1]), high)
+            others = self.drift.alternatives.values()
+            ends = [ranges[DISK], *(value + np.multiply(NORMAL_95 * error, [-1, 1]) for _, value, error in others)]
+            low, high = np.min(ends), np.max(ends)
             ranges = np.array([[1 - high, 1 - low], [low, high]])
         return np.clip(ranges, 0.0, 1.0)
 
@@ -460,10 +447,11 @@ class TransitionFit(Result):
             Parameters at a bound stay there.
         """
         rng = np.random.default_rng(seed)
-        if self.resampled is not None:
-            return [self.space.build(self.resampled[row]) for row in rng.integers(0, len(self.resampled), n)]
-        points = rng.multivariate_normal(self.point, np.nan_to_num(self.covariance), n)
-        points = np.clip(points, self.space.lower, self.space.upper)
+        if self.resampled is None:
+            points = rng.multivariate_normal(self.point, np.nan_to_num(self.covariance), n)
+            points = np.clip(points, self.space.lower, self.space.upper)
+        else:
+            points = rng.choice(self.resampled, n)
         return [self.space.build(point) for point in points]
 
     def summary(self) -> str:

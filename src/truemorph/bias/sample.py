@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from truemorph.arrays import float_array
+from truemorph.arrays import check_rows, float_array
 from truemorph.bias.curves.paths import check_counts
 from truemorph.bias.curves.transitions import ANSWER_UNKNOWN, UNKNOWN, Array, as_resolution
 from truemorph.bias.likelihood import check_classes, check_columns, check_labels, check_weights, classes_in
@@ -204,10 +204,8 @@ def check_probability(probability: object, gold: np.ndarray) -> np.ndarray:
     values = float_array(probability, "gold_probability")
     if values.shape != gold.shape:
         raise InputError(f"gold_probability must have one value a galaxy; got shape {values.shape} for {gold.size}")
-    bad = np.flatnonzero(~((values >= 0) & (values <= 1)) | ((gold != UNKNOWN) & (values == 0)))
-    if bad.size:
-        first = f"{bad.size} are not (first: row {bad[0]}, {values[bad[0]]:g})"
-        raise InputError(f"gold_probability must be 0 to 1, and above 0 where there is a gold label; {first}")
+    good = (values >= 0) & (values <= 1) & ((gold == UNKNOWN) | (values > 0))
+    check_rows(good, "gold_probability must be 0 to 1, and above 0 where there is a gold label", values)
     return values
 
 

@@ -17,7 +17,7 @@ import polars as pl
 from truemorph.catalogs.columns import FRACTIONS, NAMED, OBSERVED_LABEL, names_votes, which_rows
 from truemorph.catalogs.sampling import SPLITS, split_galaxies
 from truemorph.errors import InputError
-from truemorph.findings import Finding
+from truemorph.findings import Finding, findings_in
 from truemorph.io import check_format
 from truemorph.questions import SMOOTH_OR_DISK
 from truemorph.tables import CatalogTable, cleaned, frame_hash, name_of, read_table
@@ -53,7 +53,7 @@ def read_catalogue(source: Any, *, labelled: bool = True) -> CatalogTable:
         if name not in frame.columns:
             raise InputError(f"{path}: not a prepared catalogue (no column {name}); make one with truemorph prepare")
     frame, completed = _completed(frame, path)
-    findings = (*map(Finding.from_dict, table.metadata.get("findings", ())), *completed)
+    findings = (*findings_in(table.metadata), *completed)
     if problems := _problems(frame, path, labelled, len(label_classes(table))):
         raise InputError("\n".join(problems) + "; prepare the catalogue again, or correct those rows")
     whole = [pl.col(name).cast(pl.Int64, strict=False) for name in _LABELS if name in frame.columns]

@@ -76,7 +76,7 @@ def _column(series: pl.Series, catalogue: CatalogTable) -> tuple[str, ...]:
 
 def _splits(frame: pl.DataFrame, n_classes: int) -> list[tuple[str, ...]]:
     """Count galaxies by label in each split and in total."""
-    parts = [(split, frame.filter(pl.col("split") == split)["label"]) for split in SPLITS]
+    parts = [(split, frame.filter(split=split)["label"]) for split in SPLITS]
     return [
         (split, f"{labels.len():,d}", *(_part(int((labels == k).sum()), labels.len()) for k in range(n_classes)))
         for split, labels in [*parts, ("all", frame["label"])]

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from truemorph.arrays import float_array
+from truemorph.arrays import check_rows, float_array
 from truemorph.catalogs.columns import percent_of_light
 from truemorph.errors import InputError, nearest
 from truemorph.findings import Finding
@@ -85,10 +85,8 @@ def resolution(radius: Any, psf_fwhm: Any, psf: PsfUnit = "sigma") -> np.ndarray
         raise InputError(f"psf_fwhm must be one number or one per galaxy; got {width.size} for {radius.size} radii")
     width = np.broadcast_to(width, radius.shape)
     for name, values in (("radius", radius), ("psf_fwhm", width)):
-        bad = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
-        if bad.size:
-            first = f"row {bad[0]}, {values[bad[0]]}"
-            raise InputError(f"{name} must be positive (arcsec); drop or correct {bad.size} rows (first: {first})")
+        good = np.isfinite(values) & (values > 0)
+        check_rows(good, f"{name} must be positive (arcsec; drop or correct other rows)", values)
     if psf not in ("sigma", "fwhm"):
         raise InputError(f'psf must be "sigma" or "fwhm"; got {psf!r}')
     return radius / (width / FWHM_PER_SIGMA if psf == "sigma" else width)

@@ -18,7 +18,7 @@ from truemorph.bias.curves.families import transition_from_dict
 from truemorph.bias.curves.transitions import Transition
 from truemorph.config import TrainingConfig
 from truemorph.errors import CheckpointError, InputError, reason
-from truemorph.findings import Finding, unique
+from truemorph.findings import Finding, findings_in, unique
 from truemorph.images.decode import image_names, listed, pixel_batches
 from truemorph.io import FORMAT_VERSION
 from truemorph.questions import SMOOTH_OR_DISK, Asked, Head, columns_of, heads_of
@@ -105,7 +105,7 @@ class Classifier:
     @property
     def findings(self) -> tuple[Finding, ...]:
         """Limitations of T(α) and of the training."""
-        own = [Finding.from_dict(finding) for curve in self.curves for finding in curve.get("findings", ())]
+        own = list(findings_in(*self.curves))
         if self.folder is not None and not self.described.get("sha256"):
             message = f"{self.folder} has no checksums, so damage would not be noticed."
             own.append(Finding("model-without-checksums", "note", message, "Train it again with this version."))

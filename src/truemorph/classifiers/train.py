@@ -92,8 +92,8 @@ class TrainingResult(Result):
         """Return a table with one row per metric."""
         return quantity_table(
             {
-                "metric": (list(self.metrics), "", "name of the metric, on held-out galaxies"),
-                "value": (list(map(float, self.metrics.values())), "", "value"),
+                "metric": (list(self.metrics), "name of the metric, on held-out galaxies"),
+                "value": (list(map(float, self.metrics.values())), "value"),
             },
             out=str(self.out),
         )

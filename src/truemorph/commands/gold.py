@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from truemorph.findings import Finding
 from truemorph.gold.agreement import RULE, agreement, misses_on_copies
 from truemorph.gold.answers import FIRST, read_answers
 from truemorph.gold.importing import (
+    GoldColumns,
     about_questions,
     answers_of_table,
     gold_columns_of,
@@ -212,7 +214,7 @@ def collect_gold(
         .agg(
             *(((pl.col("answer") == choice) & first).sum().alias(choice) for choice in choices),
             (~first).sum().alias("repeats and twins"),
-            pl.col("seconds").median().alias("seconds"),
+            seconds=pl.col("seconds").median(),
         )
         .sort("annotator")
     )
@@ -405,7 +407,7 @@ def import_gold(
     measured, page = dict[str, Any](), None
     if is_plan:
         answers, recorded = read_answers(source), read_session(source)
-        first = answers.filter(pl.col("occasion") == FIRST)
+        first = answers.filter(occasion=FIRST)
         if not first.height:
             raise InputError(f"{source}: has no answers yet; collect them with truemorph gold label")
         measured = agreement(answers)
@@ -423,7 +425,7 @@ def import_gold(
     about = dict[str, Any]()
     if target is not None:
         columns = gold_columns_of(*target, into)
-        about = about_questions(into, *target, columns, definition, where)
+        about = about_questions(into, target[1], columns, definition, where)
     elif "gold_along" in into.metadata:
         about["gold_along"] = {name: rule for name, rule in into.metadata["gold_along"].items() if name != "gold"}
     chosen_by = None if folder is None else read_chosen(folder)
@@ -434,7 +436,7 @@ def import_gold(
         for gold in columns:
             missed[gold.columns[0]] = misses_on_copies(answers, gold.given, list(gold.classes), gold.featureless)
         measured["twins"] = missed[columns[0].columns[0]]  # of the question itself
-    about |= _about_images(into, target, labels, first, same, missed)
+    about |= _about_images(into, columns, labels, first, same, missed)
     if "gold" in labels.columns:
         about |= {"gold_source": gold_source, "gold_definition": of_label if target else definition or of_label}
     table = replace(table, metadata=table.metadata | about)
@@ -449,7 +451,7 @@ def import_gold(
 
 def _about_images(
     into: CatalogTable,
-    target: tuple[Tree, str] | None,
+    columns: Sequence[GoldColumns],
     labels: pl.DataFrame,
     first: pl.DataFrame,
     same: pl.Series,
@@ -475,10 +477,8 @@ def _about_images(
     about: dict[str, Any] = {"gold_experts": {column: measured for column, measured in experts.items() if measured}}
     if "gold" in labels.columns:
         about["gold_from_same_images"] = count("gold", metadata.get("gold_from_same_images", 0))
-    if target is not None:
+    if of_gates := {gold.question: gold.columns[0] for gold in reversed(columns) if gold.question}:
         before = metadata.get("gold_same_images", {})
-        of_gates = {gate.name: gold_column(gate.name) for gate in target[0].gates(target[1])}
-        of_gates = {gate: column for gate, column in of_gates.items() if column in labels.columns}
         about["gold_same_images"] = before | {gate: count(name, before.get(gate, 0)) for gate, name in of_gates.items()}
     return about
 
@@ -507,7 +507,7 @@ def _disagreements_page(
     files = images_of(selected, root) if root.is_dir() else {}
     pairs = []
     for galaxy in galaxies:
-        said = first.filter(pl.col("galaxy") == galaxy).sort("annotator").select("annotator", "answer").rows()
+        said = first.filter(galaxy=galaxy).sort("annotator").select("annotator", "answer").rows()
         picture = ""
         with suppress(InputError, KeyError):  # an image that is gone, or can't be read
             picture = jpeg_source(whole_picture(files[galaxy]))

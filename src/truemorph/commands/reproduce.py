@@ -12,7 +12,7 @@ from pydantic import SkipValidation
 
 from truemorph.arguments import validated
 from truemorph.config import given_settings
-from truemorph.findings import Finding, unique
+from truemorph.findings import Finding, findings_in, unique
 from truemorph.plotting import BLUE, GREY, legend
 from truemorph.reproduce.options import Inputs, ReproduceOptions
 from truemorph.results import Result, text_facts, text_table, with_error
@@ -144,5 +144,5 @@ def reproduce_paper(
     from truemorph.reproduce.experiment import run_experiment  # needs the networks
 
     content = run_experiment(data, out, options, given_settings(inputs))
-    findings = [finding for part in content.values() if isinstance(part, dict) for finding in part.get("findings", ())]
-    return Reproduction(out, content, unique(map(Finding.from_dict, findings)))
+    findings = findings_in(*(part for part in content.values() if isinstance(part, dict)))
+    return Reproduction(out, content, unique(findings))

@@ -7,7 +7,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import polars as pl
 from cyclopts import Group, Parameter
 from pydantic import SkipValidation
 
@@ -152,7 +151,7 @@ def train_classifier(
 def _tested_in_int8(model: Classifier, catalogue: CatalogTable) -> tuple[Finding, ...]:
     """Make int8 networks, and test them on galaxies that did not train the model; a finding if they are not used."""
     try:
-        held_out = open_source(replace(catalogue, frame=catalogue.frame.filter(pl.col("split") == TEST)))
+        held_out = open_source(replace(catalogue, frame=catalogue.frame.filter(split=TEST)))
         engine_for(model, "openvino", "int8", proof_of(held_out, model.config))
     except InputError as problem:
         action = "Label in bf16, or give more images to `truemorph label` (`gate`)."

@@ -139,7 +139,7 @@ def chosen_galaxies(frame: pl.DataFrame, source: str, rows: str, galaxies: int, 
     if "image" not in frame.columns or not frame["image"].count():
         raise InputError(f"{source}: has no images; prepare it with `images`")
     if rows == "test":
-        frame = frame.filter(pl.col("split") == TEST)
+        frame = frame.filter(split=TEST)
         if not frame.height:
             raise InputError(f"{source}: has no test galaxies; choose `rows`=all")
     if galaxies and frame.height > galaxies:

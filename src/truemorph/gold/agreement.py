@@ -37,15 +37,15 @@ def combined(answers: pl.DataFrame, classes: Sequence[str] = SMOOTH_OR_DISK) -> 
     total, most = pl.sum_horizontal(each), pl.max_horizontal(each)
     whole = artefact <= total + unclear
     differ = (total > most) | ((artefact > 0) & (total > 0))
-    alone = pl.sum_horizontal((count == most).cast(pl.Int64) for count in each) == 1
+    alone = pl.sum_horizontal(count == most for count in each) == 1
     gold = pl.coalesce(pl.when(whole & alone & (count == most)).then(k) for k, count in enumerate(each))
     return (
-        answers.group_by(pl.col("galaxy").alias("object_id"))
+        answers.group_by(object_id="galaxy")
         .agg(
-            gold.cast(pl.Int64).alias("gold"),
-            (whole & ((unclear > 0) | differ)).cast(pl.Int64).alias("gold_uncertain"),
-            pl.col("annotator").unique().sort().str.join(", ").alias("gold_people"),
-            pl.col("time").max().alias("gold_time"),
+            gold=gold.cast(pl.Int64),
+            gold_uncertain=(whole & ((unclear > 0) | differ)).cast(pl.Int64),
+            gold_people=pl.col("annotator").unique().sort().str.join(", "),
+            gold_time=pl.col("time").max(),
         )
         .sort("object_id")
     )
@@ -58,10 +58,10 @@ def agreement(answers: pl.DataFrame) -> dict[str, Any]:
     galaxies that all labelled, None for fewer than three people; `self_consistency`: repeats answered alike;
     `disagreements`: galaxies.
     """
-    first = answers.filter(pl.col("occasion") == FIRST)
+    first = answers.filter(occasion=FIRST)
     people = sorted(first["annotator"].unique())
-    wide = first.rename({"galaxy": ""}).pivot("annotator", index="", values="answer")  # nobody is called ""
-    codes = wide.select(pl.col(people).cast(pl.Enum(sorted(first["answer"].unique()))).to_physical())
+    numbered = first.rename({"galaxy": ""}).with_columns(pl.col("answer").rank("dense"))
+    codes = numbered.pivot("annotator", index="", values="answer").drop("")  # nobody is called ""
     rng = np.random.default_rng(0)
     pairs = []
     for two in combinations(people, 2):
@@ -74,9 +74,9 @@ def agreement(answers: pl.DataFrame) -> dict[str, Any]:
     consistency = (
         _beside_first(answers, REPEAT)
         .group_by("annotator")
-        .agg(pl.len().alias("repeats"), (pl.col("answer") == pl.col("again")).mean().alias("alike"))
+        .agg(repeats=pl.len(), alike=(pl.col("answer") == pl.col("again")).mean())
     )
-    differing = first.group_by("galaxy").agg(pl.col("answer").n_unique().alias("n")).filter(pl.col("n") > 1)["galaxy"]
+    differing = first.filter(pl.col("answer").n_unique().over("galaxy") > 1)["galaxy"].unique()
     return {
         "pairs": pairs,
         "fleiss": fleiss,
@@ -101,7 +101,7 @@ def misses_on_copies(
     twins = _beside_first(answers, TWIN).with_columns(classified).drop_nulls(["answer", "again"])
     grid, found = np.geomspace(*_THETA, 2000), {}
     for name in classes:
-        own = twins.filter(pl.col("answer") == name).with_columns(weight=1 / pl.len().over("galaxy"))
+        own = twins.filter(answer=name).with_columns(weight=1 / pl.len().over("galaxy"))
         if name == featureless or twins.is_empty():
             continue
         if own.is_empty():
@@ -142,9 +142,9 @@ def _upper_theta(alpha: np.ndarray, misses: int) -> float:
 
 def _beside_first(answers: pl.DataFrame, occasion: str) -> pl.DataFrame:
     """Each person's answer on the first occasion (`answer`) and on another one (`again`)."""
-    again = answers.filter(pl.col("occasion") == occasion).select("annotator", "galaxy", "twin_alpha", again="answer")
-    first = answers.filter(pl.col("occasion") == FIRST).select("annotator", "galaxy", "answer")
-    return first.join(again, on=["annotator", "galaxy"], how="inner")
+    again = answers.filter(occasion=occasion).select("annotator", "galaxy", "twin_alpha", again="answer")
+    first = answers.filter(occasion=FIRST).select("annotator", "galaxy", "answer")
+    return first.join(again, on=["annotator", "galaxy"])
 
 
 def _with_error(

@@ -135,7 +135,7 @@ def read_answers(folder: Path) -> pl.DataFrame:
             f"{folder / ANSWERS}: a value has the wrong type ({reason(problem)}); restore a copy"
         ) from problem
     frame = one_spelling(frame).unique(["annotator", "galaxy", "occasion"], keep="last", maintain_order=True)
-    twins = read_twins(folder).select(pl.lit(TWIN).alias("occasion"), "twin_alpha", galaxy="object_id")
+    twins = read_twins(folder).select("twin_alpha", occasion=pl.lit(TWIN), galaxy="object_id")
     frame = left_join(frame, twins, ["galaxy", "occasion"])
     if frame.filter(occasion=TWIN)["twin_alpha"].null_count():
         raise InputError(f"{folder / TWINS}: lacks degraded copies that people have labelled; restore a copy")

@@ -41,17 +41,22 @@ _COLUMNS = ("gold", "gold_probability", "gold_uncertain", "gold_people", "gold_t
 class GoldColumns:
     """Gold labels that answers give: columns of a catalogue, and the class of each answer."""
 
-    columns: tuple[str, ...]  # as `_COLUMNS`
+    question: str | None  # None: the label
     classes: Mapping[str, Any]  # value in the first column of each class
     given: Mapping[str, str]  # class of an answer, or unclear, or artefact
     featureless: str | None  # class of all smooth galaxies; None if they are of several
     applies: Mapping[str, str] | None = None  # of a question: whether an answer says that it applies, or unclear
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns, in the order of `_COLUMNS`."""
+        return tuple(gold_column(self.question, column) for column in _COLUMNS)
+
 
 def gold_columns_of_label(classes: Sequence[str]) -> GoldColumns:
     """Return the gold labels that answers about two classes give: 0 and 1."""
     given = {choice: choice for choice in choices_of_label(classes)}
-    return GoldColumns(_COLUMNS, {name: k for k, name in enumerate(classes)}, given, classes[0])
+    return GoldColumns(None, {name: k for k, name in enumerate(classes)}, given, classes[0])
 
 
 def gold_columns_of(tree: Tree, question: str, catalogue: CatalogTable) -> list[GoldColumns]:
@@ -69,14 +74,13 @@ def gold_columns_of(tree: Tree, question: str, catalogue: CatalogTable) -> list[
             if gate.name == question:  # in tables also without the answer that says so
                 given[NOT_APPLICABLE] = NOT_APPLICABLE
             values = {answer: answer for answer in given.values() if answer not in NEITHER}
-            columns = tuple(gold_column(gate.name, column) for column in _COLUMNS)
             reached = {name for name, path in choices.items() if path and path[-1][0] == gate.name}
             applies = {
                 name: APPLIES if name in reached or answer in gate.answers else answer for name, answer in given.items()
             }
             featureless = {given[name] for name in smooth} - {UNCLEAR}
             only = featureless.pop() if len(featureless) == 1 else None
-            every_gold.append(GoldColumns(columns, values, given, only, applies))
+            every_gold.append(GoldColumns(gate.name, values, given, only, applies))
     classes = label_classes(catalogue)
     if len(classes) == 2:
         given = {name: label_of_path(tree, path, classes) for name, path in choices.items()}
@@ -87,19 +91,13 @@ def gold_columns_of(tree: Tree, question: str, catalogue: CatalogTable) -> list[
 
 
 def about_questions(
-    catalogue: CatalogTable,
-    tree: Tree,
-    question: str,
-    columns: Sequence[GoldColumns],
-    definition: str | None,
-    where: str,
+    catalogue: CatalogTable, question: str, columns: Sequence[GoldColumns], definition: str | None, where: str
 ) -> dict[str, Any]:
     """Return a catalogue's metadata on gold labels of a question and of those on the way (`columns`)."""
-    written = {column.columns[0] for column in columns}
-    of_gates = [gate.name for gate in tree.gates(question) if gold_column(gate.name) in written]
+    of_gates = [gold.question for gold in reversed(columns) if gold.question]
     definitions = {gate: f"{gate}: as labelled ({where})" for gate in of_gates}
     definitions |= {question: definition or definitions[question]}
-    along = dict.fromkeys(sorted(written - {gold_column(question)}), question)
+    along = dict.fromkeys(sorted({gold.columns[0] for gold in columns} - {gold_column(question)}), question)
     return {
         "gold_definitions": catalogue.metadata.get("gold_definitions", {}) | definitions,
         "gold_along": catalogue.metadata.get("gold_along", {}) | along,
@@ -166,7 +164,7 @@ def answers_of_table(
         )
     named = pl.when(pl.col("annotator").str.strip_chars() != "").then("annotator")
     every = named.otherwise(pl.format("unknown {}", pl.int_range(1, pl.len() + 1)))
-    spelled = one_spelling(answers.with_columns(every.alias("annotator"), pl.col("answer").replace(class_by_word)))
+    spelled = one_spelling(answers.with_columns(pl.col("answer").replace(class_by_word), annotator=every))
     who = ["annotator", "galaxy"]
     twice = spelled.unique([*who, "answer"]).filter(pl.struct(who).is_duplicated())
     if not twice.is_empty() and not of_zooniverse:
@@ -251,7 +249,7 @@ def _joined(
         raise InputError(f"{source}: has none of the {gold.height:,} galaxies with gold labels; are the ids the same?")
     joined, every, outside = frame.drop(into.columns, strict=False), gold.height, 0
     if plan is not None:
-        drawn = plan.filter(pl.col("position").is_not_null()).select("object_id")
+        drawn = plan.drop_nulls("position").select("object_id")
         part = drawn["object_id"].is_in(answers["galaxy"].implode()).mean()
         now = pl.col("before") + (pl.col("probability") - pl.col("before")) * part
         selection = plan.select("object_id", "before", now.alias(named["gold_probability"]))

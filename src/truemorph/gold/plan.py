@@ -93,7 +93,7 @@ class GoldPlan(Result):
     @property
     def selected(self) -> pl.DataFrame:
         """Galaxies to label, in the order of the list."""
-        return self.frame.filter(pl.col("position").is_not_null()).sort("position")
+        return self.frame.drop_nulls("position").sort("position")
 
     def summary(self) -> str:
         """Return numbers of labels and predicted errors as text."""
@@ -135,7 +135,7 @@ class GoldPlan(Result):
             "stratum": "group of similar galaxies",
             "probability": "probability of selection",
         }
-        return quantity_table({name: (self.selected[name].to_list(), "", text) for name, text in about.items()})
+        return quantity_table({name: (self.selected[name].to_list(), text) for name, text in about.items()})
 
     def draw(self, ax: Any) -> None:
         """Draw the largest error against the number of labels."""
@@ -192,15 +192,15 @@ def _of_question(
     would be too certain, as they are biased, so half of the probability is uniform.
     """
     frame, source, question = catalogue.frame, catalogue.source, asked.question
-    transition = None if curve is None else _of_estimate(curve, asked)
-    asked = asked if transition is None else transition.asked
+    if curve is not None:
+        asked = _of_estimate(curve, asked)
     classes, of_paths = asked.answers, np.array(asked.answers_of_paths)
     votes, paths = votes_at_gates(frame, asked, source), majority_paths(frame, asked, source)
     alpha, label = frame["alpha"].to_numpy(), of_paths[paths]
     gold = np.full(label.size, UNKNOWN)
     if (column := gold_column(question)) in frame.columns:
         gold = np.maximum(gold_of_question(frame, asked, column, source).numbers, UNKNOWN)
-    if curve is not None and transition is not None:
+    if curve is not None:
         of_classes = _by_curve(curve.class_fractions, curve, catalogue, observables)
         probabilities = of_classes @ np.eye(len(classes))[list(asked.answers_of_classes)]
     elif _predict(gold):
@@ -214,25 +214,15 @@ def _of_question(
         probabilities = 0.5 * probabilities + 0.5 * possible / possible.sum()
     shown = asked.quantities[: len(asked.shown)]
     name = shown[0].name if len(shown) == 1 else f"fractions of the answers to {question!r}"
-    about = {
-        "question": question,
-        "tree": asked.tree.model_dump(mode="json", exclude_defaults=True),
-        "quantity": name,
-        "classes": classes,
-    }
+    about = {"question": question, "tree": asked.to_dict()["tree"], "quantity": name, "classes": classes}
     return _Prediction(label, probabilities, shown, gold, about)
 
 
-def _of_estimate(curve: FittedCurve, asked: Asked) -> TreeTransition:
-    """Return T(α) of an estimate, which must be of the question that is asked; its answers may be merged."""
-    transition = curve.transition
-    if isinstance(transition, TreeTransition) and _answers(transition.asked) == _answers(asked):
-        return transition
+def _of_estimate(curve: FittedCurve, asked: Asked) -> Asked:
+    """Return the question of an estimate, which must be the one that is asked; its answers may be merged."""
+    if isinstance(curve.transition, TreeTransition) and curve.transition.asked.paths == asked.paths:
+        return curve.transition.asked
     raise InputError(f"the estimate is of another question (`estimate`) than the plan, {asked.question!r}")
-
-
-def _answers(asked: Asked) -> list[tuple[str, ...]]:
-    return [(question.name, *question.answers) for question in asked.questions]
 
 
 def _of_label(catalogue: CatalogTable, curve: FittedCurve | None, observables: Sequence[str]) -> _Prediction:
@@ -344,7 +334,7 @@ def make_plan(
     table = _planned(frame, galaxies, prediction, strata, drawn, cut, options.seed)
     about = {
         "by": options.by,
-        "catalogue": source if catalogue.path is None else str(Path(catalogue.path).resolve()),
+        "catalogue": source if catalogue.path is None else str(catalogue.path.resolve()),
         "sha256": checksum(frame),
         "image_root": catalogue.metadata.get("image_root"),
         **prediction.about,
@@ -518,7 +508,7 @@ def read_about(folder: Path) -> PlanFile:
 
 def read_plan(folder: Path) -> tuple[PlanFile, pl.DataFrame]:
     """Read a plan folder: the content of `plan.json`, and the galaxies to label in the order of the list."""
-    chosen = read_chosen(folder).filter(pl.col("position").is_not_null()).sort("position")
+    chosen = read_chosen(folder).drop_nulls("position").sort("position")
     return read_about(folder), chosen
 
 

@@ -83,10 +83,12 @@ class _Pages:
     def _better(self, galaxy: str, occasion: str) -> Path | None:
         return None if occasion == TWIN else self.session.better.get(galaxy)  # a twin tests the degraded picture alone
 
-    def _state(self, annotator: str, **more: int | None) -> Response:
+    def state(self, request: Request, **more: int | None) -> Response:
+        """What a person has answered, and what is asked."""
         from starlette.responses import JSONResponse
 
-        session, items = self.session, self.session.items(annotator)
+        session, annotator = self.session, _name(request)
+        items = session.items(annotator)
         answers, labelled = answers_of(session.folder, annotator)
         content = {
             "answers": [answers.get(item) for item in items],
@@ -100,10 +102,6 @@ class _Pages:
         if session.levels is not None:
             content["levels"] = session.levels
         return JSONResponse(content | more, headers=_HEADERS)
-
-    def state(self, request: Request) -> Response:
-        """What a person has answered, and what is asked."""
-        return self._state(_name(request))
 
     def page(self, _: Request) -> Response:
         """The page itself."""
@@ -137,13 +135,13 @@ class _Pages:
         seconds, better = float(sent.get("seconds", 0)), self._better(galaxy, occasion) is not None
         note = sent.get("note", "")
         record_answer(self.session.folder, annotator, galaxy, occasion, sent.get("answer", ""), note, seconds, better)
-        return self._state(annotator)
+        return self.state(request)
 
     def undo(self, request: Request) -> Response:
         """Withdraw a person's last answer."""
         annotator = _name(request)
         undone, items = undo_answer(self.session.folder, annotator), self.session.items(annotator)
-        return self._state(annotator, item=items.index(undone) if undone in items else None)
+        return self.state(request, item=items.index(undone) if undone in items else None)
 
 
 def make_app(session: Session, token: str) -> Starlette:

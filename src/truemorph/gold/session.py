@@ -109,11 +109,7 @@ def open_session(
         source = before.gold_source
     used: Source = source or ("better-images" if 2 * len(beside) > len(shown) else "same-images")
     copies = _twins(folder, twins, plan.filter(pl.col("object_id").is_in(list(shown))), shown, about.seed)
-    content = {
-        "gold_source": used,
-        "images": str(Path(images).resolve()),
-        "better": None if better is None else str(Path(better).resolve()),
-    }
+    content = {"gold_source": used, "images": Path(images).resolve(), "better": better and Path(better).resolve()}
     write_json(folder / SESSION, content)
     levels = None
     if target is not None:

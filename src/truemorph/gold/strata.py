@@ -131,8 +131,7 @@ def _influence_variance(mean: np.ndarray, bins: np.ndarray, sizes: np.ndarray, q
 
     The influence of a galaxy of class k on F = N / D, N and D being means over the bin, is (n_k - F d_k) / D.
     """
-    weights = (quantity.numerator, quantity.denominator or (1.0,) * len(mean))
-    in_numerator, in_denominator = (np.array(part)[:, None] for part in weights)
+    in_numerator, in_denominator = np.array(quantity.numerator)[:, None], quantity.counted[:, None]
     above, below = (np.bincount(bins, sizes * (part * mean).sum(axis=0)) for part in (in_numerator, in_denominator))
     below = np.maximum(below, 1e-9)
     influence = (in_numerator - (above / below)[bins] * in_denominator) / (below / np.bincount(bins, sizes))[bins]

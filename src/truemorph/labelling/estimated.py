@@ -16,7 +16,7 @@ from truemorph.bias.curves.paths import TreeTransition
 from truemorph.bias.curves.transitions import Transition
 from truemorph.bias.files import read_arrays, read_fit, transition_described
 from truemorph.errors import InputError
-from truemorph.findings import Finding
+from truemorph.findings import Finding, findings_in
 from truemorph.io import content_hash
 from truemorph.questions import SMOOTH_OR_DISK, Head, columns_of, heads_of
 from truemorph.tables import left_join
@@ -87,7 +87,7 @@ class Estimated:
     @property
     def findings(self) -> tuple[Finding, ...]:
         """Limitations of the estimate."""
-        return tuple(map(Finding.from_dict, self.described.get("findings", ())))
+        return findings_in(self.described)
 
     @property
     def model_hash(self) -> str:

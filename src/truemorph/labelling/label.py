@@ -13,7 +13,7 @@ import numpy as np
 
 from truemorph.classifiers.classifier import Classifier
 from truemorph.errors import InputError
-from truemorph.findings import Finding
+from truemorph.findings import Finding, findings_in
 from truemorph.labelling.elsewhere import ASSUMED, class_fractions, fractions_told, unlike_training
 from truemorph.labelling.estimated import Estimated
 from truemorph.labelling.output import Counts, Results
@@ -141,7 +141,7 @@ def _concluded(
         findings = [*work.findings, *unlike_training(labeller.comparison, own)]
         findings.append(Finding("parts-left", "note", parts_left))
     else:
-        findings = list(map(Finding.from_dict, about["findings"]))
+        findings = list(findings_in(about))
     findings += [*damaged, *_about_rows(work, own, listed)]
     fractions, counted = tuple((about or {}).get("fractions", ())), (own["rows_in"], own["labelled"], listed)
     return LabelReport(results.out, *counted, not left, tuple(findings), classes, fractions, max_bad, shard)

@@ -25,7 +25,7 @@ from truemorph.catalogs.positions import position_columns
 from truemorph.classifiers.classifier import Classifier, logistic_inputs
 from truemorph.classifiers.engines import EngineName, Precision, engine_for
 from truemorph.errors import InputError, check_used
-from truemorph.findings import Finding, unique
+from truemorph.findings import Finding, findings_in, unique
 from truemorph.images.decode import ahead
 from truemorph.images.tiles import Tiles, differences, for_model, open_tiles
 from truemorph.io import FORMAT_VERSION, PathLike
@@ -263,7 +263,7 @@ def _findings(
     findings = [
         *missing_in(catalogue.frame, [*chain(*labeller.observables), *model.features], name),
         *model.findings,
-        *(Finding.from_dict(finding) for curve in curves for finding in curve.get("findings", ())),
+        *findings_in(*curves),
     ]
     if labeller.observed and not curves:
         lacking = "The model was trained without a bias curve, so there are no posteriors."

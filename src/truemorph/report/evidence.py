@@ -180,13 +180,9 @@ class Evidence:
     @property
     def other(self) -> str:
         """What galaxies are called that the question applies to, but that have another answer."""
-        rest = [name for name, part in zip(self.classes, self.of_question, strict=True) if part and name != self.answer]
+        classes = zip(self.classes, self.quantity.counted, strict=True)
+        rest = [name for name, part in classes if part and name != self.answer]
         return rest[0] if len(rest) == 1 else f"not {self.answer}"
-
-    @property
-    def of_question(self) -> tuple[float, ...]:
-        """Weights of the classes to which the question applies."""
-        return self.quantity.denominator or (1.0,) * len(self.classes)
 
     @property
     def is_gated(self) -> bool:
@@ -314,7 +310,7 @@ class Evidence:
 
     def parts(self, labels: LabelSet) -> np.ndarray:
         """Numerator and denominator of the quantity, of a label set of the galaxies that are measured, shape (M, 2)."""
-        return labels.probabilities[self.rows] @ np.column_stack([self.quantity.numerator, self.of_question])
+        return labels.probabilities[self.rows] @ np.column_stack([self.quantity.numerator, self.quantity.counted])
 
     def given(self, labels: LabelSet) -> np.ndarray:
         """p(answer | the question applies) by a label set, shape (M,), NaN where it can't apply."""

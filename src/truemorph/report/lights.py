@@ -160,7 +160,7 @@ def _of_models(evidence: Evidence) -> Iterator[Check]:
 def _one_class(evidence: Evidence, model: Model) -> Iterator[Finding]:
     """Whether a model gives nearly all galaxies one class, or nearly all to which the question applies one answer."""
     p = model.probabilities.probabilities[evidence.rows]
-    classes, applies = np.array(evidence.classes), np.array(evidence.of_question) > 0
+    classes, applies = np.array(evidence.classes), evidence.quantity.counted > 0
     for of, where in ((np.ones_like(applies), ""), (applies, f" where {evidence.question} applies")):
         inside = p[p[:, of].sum(axis=1) > 0.5][:, of]
         share = np.bincount(inside.argmax(axis=1), minlength=of.sum()) / max(len(inside), 1)

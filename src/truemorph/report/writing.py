@@ -256,7 +256,7 @@ def _remark(evidence: Evidence) -> str:
     said = list[str]()
     about = evidence.estimate.about
     if evidence.question is not None:
-        answers = [name for name, part in zip(evidence.classes, evidence.of_question, strict=True) if part]
+        answers = [name for name, part in zip(evidence.classes, evidence.quantity.counted, strict=True) if part]
         said.append(f"{capital(evidence.question)}: {', '.join(answers)}.")
         if own.get("definition") and set(answers) == set(own.get("classes", ())):  # the catalogue's own question
             said.append(f"Definition: {own['definition'].rstrip('.')}.")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from truemorph.findings import Finding, unique
+from truemorph.findings import Finding, findings_in, unique
 from truemorph.io import write_file
 from truemorph.questions import SMOOTH_OR_DISK
 from truemorph.report.page import Light, Page, Section, Table, first_sentence, in_order, write_illustrations, write_page
@@ -92,11 +92,7 @@ def _rows(work: Work) -> dict[str, Values]:
 
 def _findings(work: Work) -> list[Finding]:
     """Return the findings of all stages, and stages without a result, problems first."""
-    findings = [
-        Finding.from_dict(finding)
-        for outcome in work.outcomes.values()
-        for finding in outcome.result.get("findings", ())
-    ]
+    findings = list(findings_in(*(outcome.result for outcome in work.outcomes.values())))
     for outcome in work.outcomes.values():
         if outcome.status == FAILED:
             text = f"Stage {outcome.name} failed: {outcome.text}."

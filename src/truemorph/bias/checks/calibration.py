@@ -11,6 +11,7 @@ from itertools import chain, cycle
 from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_array
 from scipy.special import chdtrc
 
 from truemorph.bias.binning import limits_of_bins
@@ -18,10 +19,10 @@ from truemorph.bias.checks.selection import LEVEL
 from truemorph.bias.curves.paths import TreeTransition
 from truemorph.bias.mixture import standardised
 from truemorph.bias.regression.curve import gold_maximum
-from truemorph.bias.regression.maximum import differences
+from truemorph.bias.regression.maximum import class_variances, differences
 from truemorph.bias.result import TransitionFit
 from truemorph.bias.sample import Sample
-from truemorph.findings import Finding
+from truemorph.findings import Finding, findings_in
 from truemorph.plotting import BLUE, GREY, ORANGE, RED, SKY, legend, plain_text
 from truemorph.results import Result, quantity_table
 
@@ -82,8 +83,7 @@ class Calibration(Result):
         """Rebuild it from what `to_dict` returns."""
         arrays: dict[str, Any] = {name: np.array(described[name]) for name in ("alpha", "fitted", "observed", "stderr")}
         arrays["observables"] = {name: np.array(values) for name, values in described.get("observables", {}).items()}
-        findings = tuple(map(Finding.from_dict, described["findings"]))
-        return cls(**{**described, **arrays, "what": tuple(described["what"]), "findings": findings})
+        return cls(**{**described, **arrays, "what": tuple(described["what"]), "findings": findings_in(described)})
 
     def summary(self) -> str:
         """Return χ² and its p-value as text."""
@@ -94,12 +94,12 @@ class Calibration(Result):
         """Return a table with one row per bin."""
         return quantity_table(
             {
-                "what": (list(self.what), "", "which labels"),
-                "alpha": (self.alpha, "", "mean α"),
-                **{name: (values, "", f"mean {name}") for name, values in self.observables.items()},
-                "fitted": (self.fitted, "", "fitted probability"),
-                "observed": (self.observed, "", "observed fraction"),
-                "stderr": (self.stderr, "", "binomial standard error"),
+                "what": (list(self.what), "which labels"),
+                "alpha": (self.alpha, "mean α"),
+                **{name: (values, f"mean {name}") for name, values in self.observables.items()},
+                "fitted": (self.fitted, "fitted probability"),
+                "observed": (self.observed, "observed fraction"),
+                "stderr": (self.stderr, "binomial standard error"),
             },
             chi_squared=self.chi_squared,
             degrees=self.degrees,
@@ -191,6 +191,7 @@ def _of_paths(fit: TransitionFit, transition: TreeTransition) -> Calibration:
             rho = 0.0 if transition.overdispersion is None else transition.overdispersion[q][true]
             here = np.flatnonzero((sample.gold == true) & (counts.sum(axis=1) > 0))
             n, mean = counts[here].sum(axis=1), np.exp(means[q][here, true])
+            observed = counts[here] / n[:, None]
             v, w = n / (1 + (n - 1) * rho), sample.gold_weights[here]
             information = v * (mean * (1 - mean)).max(axis=1)
             if information.sum() < _LEAST_INFORMATION:
@@ -198,16 +199,15 @@ def _of_paths(fit: TransitionFit, transition: TreeTransition) -> Calibration:
             bins = int(np.clip(information.sum() / _INFORMATION, 1, _BINS))
             sizes = np.diff(limits_of_bins(sample.alpha[here], bins, information))
             member = np.repeat(np.eye(sizes.size), sizes, axis=0) * (w * v)[:, None]  # (n, B)
-            away = member.T @ (counts[here] / n[:, None] - mean)[:, 1:]
-            spread = np.eye(len(answers) - 1) * mean[:, 1:, None] - mean[:, 1:, None] * mean[:, None, 1:]
+            away, spread = member.T @ (observed - mean)[:, 1:], class_variances(mean)
             slopes = np.einsum("nb,nij,nt->bijt", member, spread, design[here]).reshape(away.size, size)
             scatter = np.einsum("nb,nc,nij,n->bicj", member, member, spread, 1 / v).reshape(away.size, -1)
             squared, number = _squared(away.ravel(), scatter - slopes @ fit.covariance[at, at] @ slopes.T, scatter)
             chi_squared, degrees = chi_squared + squared, degrees + number
             total = member.sum(axis=0)
             for a in range(1, len(answers)):
-                of_bins = [sample.alpha[here], mean[:, a], counts[here, a] / n]
-                error = np.sqrt(np.einsum("nb,n->b", member**2, mean[:, a] * (1 - mean[:, a]) / v)) / total
+                of_bins = [sample.alpha[here], mean[:, a], observed[:, a]]
+                error = np.sqrt(mean[:, a] * (1 - mean[:, a]) / v @ member**2) / total
                 what += [f"{name}: {answers[a]}"] * sizes.size
                 columns.append(np.stack([*(member.T @ values / total for values in of_bins), error]))
     return _compared(fit, what, columns, [(chi_squared, degrees)])
@@ -231,39 +231,32 @@ class _Cells:
 
     name: str
     outcome: int
-    rows: np.ndarray
-    index: np.ndarray  # bin of each row
-    count: int
-
-    def summed(self, values: np.ndarray) -> np.ndarray:
-        """Return the sum of the values of the rows in each bin, shape (B,)."""
-        return np.bincount(self.index, values, self.count)
+    members: csr_array  # (B, n): 1 for the galaxies in each bin
 
 
-def _cells(outcomes: _Outcomes, column: np.ndarray, second: np.ndarray | None = None) -> list[_Cells]:
-    """Divide the galaxies of each group into bins of a column with equal information on each outcome.
-
-    And each of these into as many bins of a second column.
-    """
+def _cells(outcomes: _Outcomes, *columns: np.ndarray) -> list[_Cells]:
+    """Divide the galaxies of each group into bins with equal information on each outcome, as many of each column."""
     cells = []
     for group, names in enumerate(outcomes.names):
         rows = np.flatnonzero(outcomes.group == group)
-        rows = rows[np.argsort(column[rows], kind="stable")]
         for outcome, name in enumerate(names):
-            p = outcomes.probabilities[rows, outcome]
+            p = outcomes.probabilities[:, outcome]
             information, often = p * (1 - p), np.count_nonzero(outcomes.sample.labels[rows] == outcome)
-            if not name or (information.sum() < _LEAST_INFORMATION and often < _TOO_OFTEN):
+            if not name or (information[rows].sum() < _LEAST_INFORMATION and often < _TOO_OFTEN):
                 continue
-            bins, index, count = int(np.clip(information.sum() / _INFORMATION, 1, _BINS)), np.empty(rows.size, int), 0
-            # Along the first column alone, or in as many bins of each.
-            other, sides = (column, (1, bins)) if second is None else (second, [round(bins**0.5)] * 2)
-            for part in np.split(np.arange(rows.size), limits_of_bins(column[rows], sides[0], information)[1:-1]):
-                part = part[np.argsort(other[rows[part]], kind="stable")]
-                sizes = np.diff(limits_of_bins(other[rows[part]], sides[1], information[part]))
-                index[part] = count + np.repeat(np.arange(sizes.size), sizes)
-                count += sizes.size
-            cells.append(_Cells(name, outcome, rows, index, count))
+            bins, parts = int(np.clip(information[rows].sum() / _INFORMATION, 1, _BINS)), [rows]
+            for column in columns:
+                side = round(bins ** (1 / len(columns)))
+                parts = [part for whole in parts for part in _divided(whole, column, information, side)]
+            places = np.ones(rows.size), np.concatenate(parts), np.cumsum([0, *map(len, parts)])
+            cells.append(_Cells(name, outcome, csr_array(places, (len(parts), outcomes.group.size))))
     return cells
+
+
+def _divided(rows: np.ndarray, column: np.ndarray, amounts: np.ndarray, bins: int) -> list[np.ndarray]:
+    """Divide rows into bins of a column with equal amounts."""
+    rows = rows[np.argsort(column[rows], kind="stable")]
+    return np.split(rows, limits_of_bins(column[rows], bins, amounts[rows])[1:-1])
 
 
 def _squared(away: np.ndarray, covariance: np.ndarray, scatter: np.ndarray) -> tuple[float, int]:
@@ -284,20 +277,13 @@ def _chi_squared(outcomes: _Outcomes, cells: list[_Cells]) -> tuple[float, int]:
     p, w, slopes = outcomes.probabilities, outcomes.sample.gold_weights, outcomes.slopes
     sums, blocks = [], []
     for cell in cells:
-        k, rows, weight = cell.outcome, cell.rows, w[cell.rows]
-        residual = cell.summed(weight * ((outcomes.sample.labels[rows] == k) - p[rows, k]))
-        jacobian, with_score = (
-            np.stack([cell.summed(each * slope[rows, k]) for slope in slopes], axis=1) for each in (weight, weight**2)
-        )
-        sums.append((residual, jacobian, with_score))
+        k, members = cell.outcome, cell.members
+        residual = members @ (w * ((outcomes.sample.labels == k) - p[:, k]))
+        sums.append((residual, *(members @ (weight * slopes[:, :, k]).T for weight in (w, w**2))))
         row = []
         for other in cells:
-            block: np.ndarray = np.zeros((cell.count, other.count))
-            if outcomes.group[rows[0]] == outcomes.group[other.rows[0]]:  # the same rows in the same order
-                scatter = p[rows, k] * ((k == other.outcome) - p[rows, other.outcome])
-                flat = np.bincount(cell.index * other.count + other.index, weight**2 * scatter, block.size)
-                block = flat.reshape(block.shape)
-            row.append(block)
+            scatter = w**2 * p[:, k] * ((k == other.outcome) - p[:, other.outcome])
+            row.append((members.multiply(scatter) @ other.members.T).toarray())
         blocks.append(row)
     e, j, c = map(np.concatenate, zip(*sums, strict=True))
     scaled = slopes / np.sqrt(np.maximum(p, 1e-12))
@@ -337,7 +323,7 @@ def calibration(fit: TransitionFit) -> Calibration:
         return _of_paths(fit, fit.transition)
     outcomes = _of_gold(fit) if fit.sample.has_gold else _of_labels(fit)
     sample, p = outcomes.sample, outcomes.probabilities
-    observables = sample.argument.reshape(len(p), -1).T[1:]
+    observables = sample.observables.T
     by_alpha, by_others = _cells(outcomes, sample.alpha), [_cells(outcomes, sample.alpha, axis) for axis in observables]
     tested = [by_alpha, *by_others]
     if by_others or fit.probabilities is not None:  # not a function of α alone
@@ -345,12 +331,12 @@ def calibration(fit: TransitionFit) -> Calibration:
     tests = [_chi_squared(outcomes, cells) if cells else (0.0, 0) for cells in tested]
     what, columns = list[str](), [np.empty((4 + len(observables), 0))]
     for bins in chain(*(by_others or [by_alpha])):
-        weights = sample.gold_weights[bins.rows]
-        total = bins.summed(weights)
+        weights, members = sample.gold_weights, bins.members
+        total = members @ weights
         values = sample.alpha, p[:, bins.outcome], sample.labels == bins.outcome, *observables
-        means = [bins.summed(weights * value[bins.rows]) / total for value in values]
-        counts, fitted = total**2 / bins.summed(weights**2), means[1]
-        what += [bins.name] * bins.count
+        means = [members @ (weights * value) / total for value in values]
+        counts, fitted = total**2 / (members @ weights**2), means[1]
+        what += [bins.name] * total.size
         means.insert(3, np.sqrt(np.clip(fitted * (1 - fitted), 1 / (counts + 2) ** 2, None) / counts))
         columns.append(np.stack(means))
     return _compared(fit, what, columns, tests)

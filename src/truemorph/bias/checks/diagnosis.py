@@ -7,7 +7,7 @@ from scipy.special import xlogy
 
 from truemorph.bias.checks.calibration import Calibration, calibration
 from truemorph.bias.checks.selection import selection_findings
-from truemorph.bias.curves.transitions import DISK
+from truemorph.bias.curves.transitions import DISK, log_of
 from truemorph.bias.result import SIGNIFICANT_GAIN, TransitionFit
 from truemorph.bias.sample import Sample
 from truemorph.findings import Finding, unique
@@ -30,13 +30,15 @@ def diagnose(
     of_alpha = fit.method in ("likelihood", "binned") and not fit.sample.observable_names
     drift = _drift_findings(fit) if of_alpha else []
     fitted = calibration(fit)
+    failed = f"The fit failed on {fit.failed_resamples} bootstrap resamples, which were left out."
+    action = "Use more galaxies if many failed."
     findings = unique(
         flat,
         _identification_findings(fit),
         selected,
         _estimate_findings(fit),
         drift,
-        _resample_findings(fit),
+        [Finding("resamples-failed", "note", failed, action)] if fit.failed_resamples else (),
         # Both may reject the family; the comparison names a better one.
         fitted.findings if rejected is None else (rejected,),
     )
@@ -78,13 +80,6 @@ def _identification_findings(fit: TransitionFit) -> list[Finding]:
     return findings
 
 
-def _resample_findings(fit: TransitionFit) -> list[Finding]:
-    if not fit.failed_resamples:
-        return []
-    message = f"The fit failed on {fit.failed_resamples} bootstrap resamples, which were left out."
-    return [Finding("resamples-failed", "note", message, "Use more galaxies if many failed.")]
-
-
 def _estimate_findings(fit: TransitionFit) -> list[Finding]:
     """Return findings where the data may not determine the estimate."""
     findings = []
@@ -119,8 +114,7 @@ def _drift_findings(fit: TransitionFit) -> list[Finding]:
     if impossible:
         message = f"{impossible:,} galaxies at α = 0 are labelled {second}, although nothing can be seen there."
         findings.append(Finding("seen-at-alpha-zero", "caution", message, "Check their radii."))
-    with np.errstate(divide="ignore"):
-        seen = np.log(fit.label_probabilities[np.arange(labels.size), labels])
+    seen = log_of(fit.label_probabilities[np.arange(labels.size), labels])
     totals = np.bincount(labels[resolved], weights=weights[resolved], minlength=fit.sample.n_classes)
     gain = float((weights * seen)[resolved].sum() - np.sum(xlogy(totals, totals / totals.sum())))
     gain *= weights.sum() ** 2 / (weights.size * np.sum(weights**2))  # weighted rows weigh as fewer

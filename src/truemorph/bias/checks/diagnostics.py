@@ -25,7 +25,7 @@ from truemorph.bias.regression.maximum import effective_weights, fit_softmax, lo
 from truemorph.bias.result import ASSUMPTIONS, REJECTED, FittedCurve, Settings, TransitionFit
 from truemorph.bias.sample import Sample, check_whole
 from truemorph.errors import InputError
-from truemorph.findings import Finding
+from truemorph.findings import Finding, findings_in
 from truemorph.io import plain
 from truemorph.questions import SMOOTH_OR_DISK, Quantity, fraction_names
 from truemorph.results import Result, quantity_table, text_facts, text_table
@@ -116,8 +116,8 @@ class FamilyComparison(Result):
             **{name: f"corrected {name.replace('_', ' ')}" for name in self._fractions},
         }
         rows = self.rows()
-        family = ([row["name"] for row in rows], "", "family of T(α)")
-        others = {name: ([row[name] for row in rows], "", about) for name, about in columns.items()}
+        family = ([row["name"] for row in rows], "family of T(α)")
+        others = {name: ([row[name] for row in rows], about) for name, about in columns.items()}
         return quantity_table({"family": family, **others})
 
     @classmethod
@@ -262,9 +262,8 @@ def ignored_findings(fit: TransitionFit, seen: Mapping[str, np.ndarray]) -> list
             shown = has_gold and p_value < level
             if has_gold and not shown and fit.sample.n_classes == 2 and fit.sample.asked is None:
                 labels = replace(fit.sample, gold=np.full(finite.size, UNKNOWN), probability=None)
-                p_value, apart, curved = _left_out(
-                    labels, Settings("likelihood", fit.settings.family, delta=None), name, values, finite
-                )
+                alone = Settings("likelihood", fit.settings.family)
+                p_value, apart, curved = _left_out(labels, alone, name, values, np.flatnonzero(finite))
                 if p_value < level and _classes_depend_on(values[rows], fit.sample.take(rows)) < level:
                     continue
             if p_value >= level or apart < _NOTICEABLE:
@@ -291,19 +290,13 @@ def _left_out(
 
     What they change is the mean of the largest difference that they make to T.
     """
-    rows = np.arange(sample.labels.size)[rows]
     rows = rows[:: max(1, rows.size // _TESTED)]
     alone = sample.take(rows)
-    others = alone.argument.reshape(rows.size, -1)[:, 1:]
-    powers = quadratic(values[rows])
-    names = (*alone.observable_names, name, f"{name} squared")
-    wide = [
-        replace(
-            alone, observables=np.column_stack([others, powers[:, :k]]), observable_names=names[: others.shape[1] + k]
-        )
-        for k in (1, 2)
-    ]
-    fits = [solve(sample, replace(settings, delta=None)) for sample in (alone, *wide)]
+    names, powers, fits = (*alone.observable_names, name, f"{name} squared"), quadratic(values[rows]), []
+    for k in range(3):
+        columns = np.column_stack([alone.observables, powers[:, :k]])
+        wide = replace(alone, observables=columns, observable_names=names[: columns.shape[1]])
+        fits.append(solve(wide, replace(settings, delta=None)))
 
     def by_chance(narrow: TransitionFit) -> float:
         gain = (fits[-1].log_likelihood - narrow.log_likelihood) / np.mean(alone.gold_weights**2)
@@ -367,9 +360,8 @@ class ConfoundingCheck(Result):
     @classmethod
     def from_dict(cls, described: Mapping[str, Any]) -> ConfoundingCheck:
         """Rebuild it from what `to_dict` returns."""
-        findings = tuple(map(Finding.from_dict, described["findings"]))
         values: dict[str, Any] = {name: np.nan if value is None else value for name, value in described.items()}
-        return cls(**values | {"findings": findings})
+        return cls(**values | {"findings": findings_in(described)})
 
     def summary(self) -> str:
         """Return the result as text."""
@@ -379,9 +371,9 @@ class ConfoundingCheck(Result):
         """Return a table with one row."""
         return quantity_table(
             {
-                "drift": ([self.drift], "", "fraction of the best minus that of the worst resolved third"),
-                "drift_stderr": ([self.drift_stderr], "", "standard error"),
-                "unexplained_p_value": ([self.unexplained_p_value], "", "probability of the dependence on α by chance"),
+                "drift": ([self.drift], "fraction of the best minus that of the worst resolved third"),
+                "drift_stderr": ([self.drift_stderr], "standard error"),
+                "unexplained_p_value": ([self.unexplained_p_value], "probability of the dependence on α by chance"),
             }
         )
 
@@ -471,11 +463,11 @@ def _check_with_gold(sample: Sample, u: np.ndarray, fractions: PopulationFractio
     of = f"{sample.classes[DISK]} fraction" if sample.n_classes == 2 else f"fraction of class {sample.classes[DISK]}"
     alone = Quantity(of, tuple(np.eye(sample.n_classes)[DISK]))
     drifting = fractions.quantities[0] if fractions.quantities else alone
-    counted = np.ones(sample.n_classes) if drifting.denominator is None else np.array(drifting.denominator)
-    rows = sample.known & (counted[sample.gold] > 0)
+    counted = drifting.counted > 0
+    rows = sample.known & counted[sample.gold]
     if fractions.counts.size == 1 or not rows.any():
         return ConfoundingCheck(False, "not checked: there are too few galaxies for bins of α")
-    truth, at, w = np.eye(sample.n_classes)[sample.gold[rows]][:, counted > 0], u[rows], sample.gold_weights[rows]
+    truth, at, w = np.eye(sample.n_classes)[sample.gold[rows]][:, counted], u[rows], sample.gold_weights[rows]
     base = standardised(sample.intrinsic)[rows]
     gain = _gain(np.column_stack([base, at, at**2 - 1]), base, truth, w)
     p_value = float(chdtrc(2 * (truth.shape[1] - 1), 2 * gain))

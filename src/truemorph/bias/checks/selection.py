@@ -240,13 +240,11 @@ def _excess(
     total = np.bincount(index, weights=weights)
 
     def centred(columns: np.ndarray) -> np.ndarray:
-        sums = [np.bincount(index, weights=weights * column) for column in columns.T]
-        return columns - (np.stack(sums, axis=1) / total[:, None])[index] if sums else columns
+        sums = np.array([np.bincount(index, weights=weights * column) for column in columns.T])
+        return columns - (sums.reshape(-1, strata.size) / total).T[index]
 
-    left, scale = centred(observed), np.sqrt(weights)[:, None]
-    if controls.shape[1]:
-        design = centred(controls)
-        left = left - design @ np.linalg.lstsq(scale * design, scale * left, rcond=None)[0]
+    left, design, scale = centred(observed), centred(controls), np.sqrt(weights)[:, None]
+    left -= design @ np.linalg.lstsq(scale * design, scale * left, rcond=None)[0]
     residual = weights[:, None] * left
     excess = residual[has_gold].sum(axis=0)
     scale = drawn * (size - drawn) / (size * np.maximum(size - 1.0, 1.0))

@@ -85,7 +85,7 @@ def transition_to_dict(transition: Transition) -> dict[str, Any]:
 def transition_from_dict(described: dict[str, Any]) -> Transition:
     """Rebuild a transition from `{"family": ..., "parameters": {...}}`, or from its table."""
     family, key = (described.get("family"), "parameters") if "table" not in described else ("tabulated", "table")
-    if not isinstance(family, str) or family not in FAMILIES:
+    if family not in list(FAMILIES):
         raise InputError(f"unknown transition family {family!r}; known: {', '.join(FAMILIES)}")
     try:
         parameters = dict(described[key])
@@ -93,11 +93,11 @@ def transition_from_dict(described: dict[str, Any]) -> Transition:
             parameters["asked"] = parameters.pop("nodes")
         if family == "logistic":  # version 0.2 also said which columns are logarithms: α alone
             parameters.pop("log", None)
-        shifts = {name: shift for name, shift in described["parameters"].items() if name in ("slopes", "center")}
-        if "slopes" not in shifts:
+        slopes = described["parameters"].get("slopes")
+        if slopes is None:
             return FAMILIES[family](**parameters)
-        curve = FAMILIES[family](**{name: parameter for name, parameter in parameters.items() if name not in shifts})
-        return ShiftedTransition(curve, **shifts)
+        curve = {name: parameter for name, parameter in parameters.items() if name not in ("slopes", "center")}
+        return ShiftedTransition(FAMILIES[family](**curve), slopes, described["parameters"]["center"])
     except (KeyError, TypeError) as problem:
         raise InputError(
             f"the {family} transition can't be rebuilt from {described.get(key)}: {reason(problem)}"

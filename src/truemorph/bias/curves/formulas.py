@@ -8,10 +8,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 from array_api_compat import array_namespace
-from array_api_compat import device as get_device
 from scipy.special import expit
 
-from truemorph.arrays import float_array
 from truemorph.bias.curves.transitions import (
     FALSE_DISK_BOUNDS,
     FALSE_DISK_START,
@@ -23,6 +21,8 @@ from truemorph.bias.curves.transitions import (
     Transition,
     as_resolution,
     floored_log,
+    like,
+    log_of,
     tuples,
 )
 from truemorph.errors import InputError
@@ -159,8 +159,7 @@ class ConstantTransition(FlipTransition):
 
     def log_flip_probability(self, alpha: Array) -> Array:
         """Return log p(ỹ = smooth | y = disk), shape (N,)."""
-        with np.errstate(divide="ignore"):
-            return array_namespace(alpha).full_like(alpha, float(np.log(self.flip)))
+        return log_of(array_namespace(alpha).full_like(alpha, self.flip))
 
 
 def _power(alpha: Array, scale: float, shape: float) -> Array:
@@ -198,11 +197,10 @@ class MatrixTransition(Transition):
     varies: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        values = float_array(self.values, "values")
+        values = self._array("values")
         if values.ndim != 2 or values.shape[0] != values.shape[1] or values.shape[0] < 2:
             raise InputError(f"a transition matrix must be square, K×K with K >= 2; got shape {values.shape}")
         _check_rows(values)
-        object.__setattr__(self, "values", tuples(values.tolist()))
 
     @classmethod
     def identity(cls, n_classes: int = 2) -> MatrixTransition:
@@ -217,11 +215,8 @@ class MatrixTransition(Transition):
     def log_matrix(self, alpha: Array) -> Array:
         """Return log p(ỹ | y), repeated for each galaxy, shape (N, K, K)."""
         alpha = as_resolution(alpha)
-        xp = array_namespace(alpha)
-        with np.errstate(divide="ignore"):
-            log_values = np.log(np.asarray(self.values))
-        log_values = xp.asarray(log_values, dtype=alpha.dtype, device=get_device(alpha))
-        return xp.broadcast_to(log_values[None, :, :], (alpha.shape[0], self.n_classes, self.n_classes))
+        log_values = log_of(like(alpha, self.values))
+        return array_namespace(alpha).broadcast_to(log_values, (alpha.shape[0], *log_values.shape))
 
     @classmethod
     def space(cls, search: Search) -> Space:
@@ -236,7 +231,6 @@ class MatrixTransition(Transition):
 
         bound = np.full(len(pairs), LOGIT_BOUND)
         return Space(
-            cls.family,
             n_classes,
             [f"p({search.classes[s]}|{search.classes[y]})" for y, s in pairs],
             lambda point: cls(full(point).tolist()),
@@ -257,7 +251,7 @@ def _interpolate(alpha: Array, knots: Sequence[float], values: Any) -> Array:
     if isinstance(alpha, np.ndarray) and np.ndim(values) == 1:
         return np.interp(alpha, knots, values).astype(alpha.dtype)
     xp = array_namespace(alpha)
-    at, value = (xp.asarray(array, dtype=alpha.dtype, device=get_device(alpha)) for array in (knots, values))
+    at, value = like(alpha, knots), like(alpha, values)
     left = xp.clip(xp.searchsorted(at, alpha, side="right") - 1, 0, at.shape[0] - 2)
     low, high = xp.take(at, left), xp.take(at, left + 1)
     # Clip before dividing by a width that may be tiny; knots that are equal in float32 make a step.
@@ -268,13 +262,11 @@ def _interpolate(alpha: Array, knots: Sequence[float], values: Any) -> Array:
     return share * xp.take(value, left + 1, axis=0) + (1 - share) * xp.take(value, left, axis=0)
 
 
-def _check_knots(knots: Any, values: np.ndarray) -> np.ndarray:
-    knots = float_array(knots, "knots")
+def _check_knots(knots: np.ndarray, values: np.ndarray) -> None:
     if knots.ndim != 1 or knots.size < 2 or not (np.all(np.diff(knots) > 0) and knots[0] >= 0 and knots[-1] < np.inf):
         raise InputError("knots must be at least two finite, increasing values of alpha, 0 or more")
     if values.shape[:1] != knots.shape:
         raise InputError(f"one entry per knot is needed: got shape {values.shape} for {knots.size} knots")
-    return knots
 
 
 @dataclass(frozen=True, repr=False)
@@ -312,14 +304,12 @@ class MonotoneTransition(FlipTransition):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        flip = float_array(self.flip, "flip")
-        knots = _check_knots(self.knots, flip)
+        flip = self._array("flip")
+        _check_knots(self._array("knots"), flip)
         if not np.all((flip >= 0) & (flip <= 1)):
             raise InputError(f"flip must be probabilities, 0 to 1; got {flip.min():.3g} to {flip.max():.3g}")
         if np.any(np.diff(flip) > 1e-12):
             raise InputError("flip probabilities must not increase with alpha; else use TabulatedTransition")
-        object.__setattr__(self, "knots", tuples(knots.tolist()))
-        object.__setattr__(self, "flip", tuples(flip.tolist()))
 
     def log_flip_probability(self, alpha: Array) -> Array:
         """Return log p(ỹ = smooth | y = disk, α), shape (N,)."""
@@ -331,7 +321,7 @@ class MonotoneTransition(FlipTransition):
 
         The parameters are the logits of the first flip probability, and of the ratio of each to the one before.
         """
-        knots, false_disk = search.knots, search.false_disk
+        knots, n_false = search.knots, int(search.false_disk is None)
         if isinstance(knots, int | np.integer):
             margin = 0.25 / max(knots, 1)
             knots = np.quantile(search.alpha, np.clip(np.linspace(0, 1, max(knots, 1)), margin, 1 - margin)).tolist()
@@ -346,15 +336,14 @@ class MonotoneTransition(FlipTransition):
             return np.concatenate([flips, tail, expit(point[n_free:])])
 
         def build(point: np.ndarray) -> MonotoneTransition:
-            parameters = values(point)
-            false = float(parameters[at.size]) if false_disk is None else false_disk
-            return cls(at.tolist(), parameters[: at.size].tolist(), false)
+            flip, fitted = np.split(values(point), [at.size])
+            false_disk = float(fitted[0]) if search.false_disk is None else search.false_disk
+            return cls(at.tolist(), flip.tolist(), false_disk)
 
-        names = [f"flip({value:.4g})" for value in at] + (["false_disk"] if false_disk is None else [])
-        n_false = len(names) - at.size
+        names = [f"flip({value:.4g})" for value in at] + ["false_disk"] * n_false
         lower, upper = np.array([(-LOGIT_BOUND, LOGIT_BOUND)] * n_free + [FALSE_DISK_BOUNDS] * n_false).T
         starts = [[1.5] + [1.0] * (n_free - 1) + [FALSE_DISK_START] * n_false]
-        return Space(cls.family, 2, names, build, values, lower, upper, np.array(starts))
+        return Space(2, names, build, values, lower, upper, np.array(starts))
 
 
 @dataclass(frozen=True, repr=False)
@@ -387,13 +376,11 @@ class TabulatedTransition(Transition):
     family: ClassVar[str] = "tabulated"
 
     def __post_init__(self) -> None:
-        values = float_array(self.values, "values")
+        values = self._array("values")
         if values.ndim != 3 or values.shape[1] != values.shape[2] or values.shape[1] < 2:
             raise InputError(f"values must have shape (M, K, K) with K >= 2; got {values.shape}")
-        knots = _check_knots(self.knots, values)
+        _check_knots(self._array("knots"), values)
         _check_rows(values)
-        object.__setattr__(self, "knots", tuples(knots.tolist()))
-        object.__setattr__(self, "values", tuples(values.tolist()))
 
     @property
     def n_classes(self) -> int:
@@ -404,11 +391,9 @@ class TabulatedTransition(Transition):
         """Return p(ỹ | y, α), shape (N, K, K); rows sum to 1."""
         alpha = as_resolution(alpha)
         k = self.n_classes
-        flat = _interpolate(alpha, self.knots, np.asarray(self.values).reshape(-1, k * k).tolist())
+        flat = _interpolate(alpha, self.knots, np.reshape(self.values, (-1, k * k)))
         return array_namespace(flat).reshape(flat, (-1, k, k))
 
     def log_matrix(self, alpha: Array) -> Array:
         """Return log p(ỹ | y, α), shape (N, K, K)."""
-        matrix = self.matrix(alpha)
-        with np.errstate(divide="ignore"):
-            return array_namespace(matrix).log(matrix)
+        return log_of(self.matrix(alpha))

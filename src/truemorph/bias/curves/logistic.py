@@ -7,9 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 from array_api_compat import array_namespace
-from array_api_compat import device as get_device
 
-from truemorph.arrays import float_array
 from truemorph.bias.curves.transitions import (
     FALSE_DISK_START,
     LOGIT_BOUND,
@@ -18,6 +16,7 @@ from truemorph.bias.curves.transitions import (
     Search,
     Space,
     Transition,
+    like,
     log_softmax,
     standard_terms,
     tuples,
@@ -79,16 +78,14 @@ class LogisticTransition(Transition):
 
     def __post_init__(self) -> None:
         # Labels that never occur are null in JSON, which has no NaN.
-        table = float_array(self.coefficients, "coefficients").copy()
+        table = self._array("coefficients")
         if table.ndim != 3 or table.shape[0] != table.shape[1] or table.shape[0] < 2:
             raise InputError(f"coefficients must have shape (K, K, J + 1) with K >= 2; got {table.shape}")
         for name in ("center", "scale"):
-            object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
-            if len(getattr(self, name)) != table.shape[2] - 1:
+            if self._array(name).shape != (table.shape[2] - 1,):
                 raise InputError(f"{name} needs one entry for each of the {table.shape[2] - 1} observables")
         if not all(np.isfinite(s) and s > 0 for s in self.scale):
             raise InputError(f"scale must be positive; got {self.scale}")
-        object.__setattr__(self, "coefficients", tuples(table.tolist()))
 
     @property
     def n_classes(self) -> int:
@@ -103,12 +100,12 @@ class LogisticTransition(Transition):
     def log_matrix(self, alpha: Array) -> Array:
         """Return log p(ỹ | y, o), shape (N, K, K); `alpha` has the observables, shape (N,) or (N, J)."""
         columns = standard_terms(alpha, self.center, self.scale)
-        xp, like = array_namespace(columns[0]), {"dtype": columns[0].dtype, "device": get_device(columns[0])}
+        xp = array_namespace(columns[0])
         table = np.array(self.coefficients)
         table[range(self.n_classes), range(self.n_classes)] = 0.0
         never = np.where(np.isnan(table).any(axis=2), -np.inf, 0.0)
-        scores = xp.tensordot(xp.stack(columns, axis=-1), xp.asarray(np.nan_to_num(table), **like), axes=([1], [2]))
-        return log_softmax(scores + xp.asarray(never, **like))
+        scores = xp.tensordot(xp.stack(columns, axis=-1), like(columns[0], np.nan_to_num(table)), axes=([1], [2]))
+        return log_softmax(scores + like(columns[0], never))
 
     @classmethod
     def space(cls, search: Search) -> Space:
@@ -128,4 +125,4 @@ class LogisticTransition(Transition):
         first = [-1.0 if s == SMOOTH else FALSE_DISK_START for _, s in pairs]
         starts = [[v for f in first for v in [f, *[slope] * n_observables]] for slope in (-0.7, 0.0)]
         bound = np.full(len(named), 3 * LOGIT_BOUND)
-        return Space(cls.family, n_classes, named, build, np.array, -bound, bound, np.array(starts))
+        return Space(n_classes, named, build, np.array, -bound, bound, np.array(starts))

@@ -8,9 +8,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 from array_api_compat import array_namespace
-from array_api_compat import device as get_device
 
-from truemorph.bias.curves.transitions import Array, Transition, as_resolution, tuples
+from truemorph.bias.curves.transitions import Array, Transition, as_resolution, like, log_of, tuples
 
 # Largest probability of a miss, so that T can be inverted.
 _MOST = 1 - 1e-9
@@ -48,13 +47,10 @@ class MissesTransition(Transition):
         """Return log p(gold label | y, α), shape (N, K, K)."""
         alpha = as_resolution(alpha)
         xp = array_namespace(alpha)
-        theta, called, eye = (
-            xp.asarray(values, dtype=alpha.dtype, device=get_device(alpha))
-            for values in (np.maximum(self.theta, 1e-6), np.asarray(self.called), np.eye(self.n_classes))
-        )
+        every = np.maximum(self.theta, 1e-6), self.called, np.eye(self.n_classes)
+        theta, called, eye = (like(alpha, values) for values in every)
         missed = _MOST * xp.exp(-0.5 * (alpha[:, None] / theta) ** 2)[:, :, None]
-        with np.errstate(divide="ignore"):
-            return xp.log((1 - missed) * eye + missed * called)
+        return log_of((1 - missed) * eye + missed * called)
 
 
 def misses_of_experts(

@@ -8,10 +8,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 from array_api_compat import array_namespace, is_torch_array
-from array_api_compat import device as get_device
 from scipy.special import expit, gammaln
 
-from truemorph.arrays import float_array
+from truemorph.arrays import check_rows, float_array
 from truemorph.bias.curves.logistic import standardisation
 from truemorph.bias.curves.transitions import (
     LOGIT_BOUND,
@@ -19,6 +18,7 @@ from truemorph.bias.curves.transitions import (
     Search,
     Space,
     Transition,
+    like,
     log_softmax,
     standard_terms,
     tuples,
@@ -100,12 +100,11 @@ class TreeTransition(Transition):
                 raise InputError(f"{name} must have the shapes {shapes}; got {[table.shape for table in tables]}")
             object.__setattr__(self, name, tuple(tuples(table.tolist()) for table in tables))
         if self.overdispersion is not None:
-            rho = float_array(self.overdispersion, "overdispersion")
+            rho = self._array("overdispersion")
             if rho.shape != (len(self.asked.questions), self.n_classes) or not np.all((rho > 0) & (rho < 1)):
                 raise InputError(f"overdispersion must be between 0 and 1 for each question and class; got {rho}")
-            object.__setattr__(self, "overdispersion", tuples(rho.tolist()))
         for name in ("center", "scale"):
-            object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
+            self._array(name)
 
     @property
     def n_classes(self) -> int:
@@ -117,11 +116,6 @@ class TreeTransition(Transition):
         """Number of observables in addition to α."""
         return len(self.center) - 1
 
-    @property
-    def n_votes(self) -> int:
-        """Number of columns of votes: the answers to all questions."""
-        return self.asked.parts[-1].stop
-
     def design(self, alpha: Array) -> Array:
         """Return one and the standardised ln α and observables, shape (N, J + 2)."""
         terms = standard_terms(alpha, self.center, self.scale)
@@ -132,30 +126,25 @@ class TreeTransition(Transition):
     def log_answers(self, alpha: Array, votes: bool = False) -> list[Array]:
         """Return log μ_q(y, α) of each question for a label, or for a single vote, shape (N, K, A) each."""
         design = self.design(alpha)
-        xp, like = array_namespace(design), {"dtype": design.dtype, "device": get_device(design)}
+        xp = array_namespace(design)
         tables = self.votes if votes and self.votes is not None else self.coefficients
-        return [
-            log_softmax(xp.tensordot(design, xp.asarray(np.array(table), **like), axes=([1], [2]))) for table in tables
-        ]
+        return [log_softmax(xp.tensordot(design, like(design, table), axes=([1], [2]))) for table in tables]
 
     def log_matrix(self, alpha: Array) -> Array:
         """Return log p(ỹ | y, α), shape (N, K, K), indexed [galaxy, true y, observed ỹ]."""
         every = self.log_answers(alpha)
         xp = array_namespace(every[0])
-        flat = xp.concat(every, axis=-1)
-        paths = [sum(flat[..., int(k)] for k in np.flatnonzero(on)) for on in self.asked.along]
-        labels = [
-            xp.log(sum(xp.exp(path) for path, of in zip(paths, self.asked.of_paths, strict=True) if of == k))
-            for k in range(self.n_classes)
-        ]
-        return xp.stack(labels, axis=-1)
+        log_paths = xp.tensordot(xp.concat(every, axis=-1), like(every[0], self.asked.along.T), axes=1)
+        of_paths = like(log_paths, np.eye(self.n_classes)[list(self.asked.of_paths)])
+        return xp.log(xp.tensordot(xp.exp(log_paths), of_paths, axes=1))
 
     def log_votes(self, votes: Array, alpha: Array) -> Array:
-        """Return log p(votes | y, α), shape (N, K), for votes for all answers, shape (N, `n_votes`)."""
+        """Return log p(votes | y, α), shape (N, K), for votes for all answers to the questions, shape (N, A)."""
         if self.overdispersion is None:
             raise InputError("this T(alpha) is of labels; for numbers of votes, fit it to numbers of votes")
-        if votes.ndim != 2 or votes.shape[1] != self.n_votes:
-            raise InputError(f"votes must have shape (N, {self.n_votes}); got {tuple(votes.shape)}")
+        n_answers = self.asked.parts[-1].stop
+        if votes.ndim != 2 or votes.shape[1] != n_answers:
+            raise InputError(f"votes must have shape (N, {n_answers}); got {tuple(votes.shape)}")
         if not is_torch_array(votes):
             check_counts(votes)
         means = self.log_answers(alpha, votes=True)
@@ -163,7 +152,7 @@ class TreeTransition(Transition):
         votes = xp.astype(votes, means[0].dtype)
         log_p = xp.zeros_like(means[0][..., 0])
         for part, log_mean, rho in zip(self.asked.parts, means, self.overdispersion, strict=True):
-            concentration = xp.asarray((1 - np.array(rho)) / rho, dtype=log_mean.dtype, device=get_device(log_mean))
+            concentration = like(log_mean, (1 - np.array(rho)) / rho)
             log_p = log_p + dirichlet_multinomial(votes[:, None, part], xp.exp(log_mean), concentration)
         return log_p
 
@@ -177,46 +166,36 @@ class TreeTransition(Transition):
         if search.asked is None:
             raise InputError('family "tree" needs votes or labels of a question (Votes)')
         asked, (center, scale) = search.asked, standardisation(search)
-        kinds = ["vote", "label"] if search.counts else ["label"]
+        kinds = [("", True), (" of labels", False)] if search.counts else [("", False)]
         terms = ["", *(f" slope of {name}" for name in ("ln alpha", *search.observables))]
         names = list[str]()
-        for kind in kinds:
-            end = " of labels" if kind == "label" and search.counts else ""
-            for question, true in product(asked.questions, asked.classes):
-                answers = list(question.answers)[1:]
-                names += [f"{question.name}: {answer}|{true}{term}{end}" for answer in answers for term in terms]
-                names += [f"{question.name}: overdispersion|{true}"] if kind == "vote" else []
+        for (end, of_votes), question, true in product(kinds, asked.questions, asked.classes):
+            answers = list(question.answers)[1:]
+            names += [f"{question.name}: {answer}|{true}{term}{end}" for answer in answers for term in terms]
+            names += [f"{question.name}: overdispersion|{true}"] * of_votes
         correlations = np.array([": overdispersion|" in name for name in names])
+        n, n_classes = len(asked.questions), len(asked.classes)
+        shapes = [(n_classes, len(question.answers) - 1, len(terms)) for question in asked.questions * len(kinds)]
+        ends = np.cumsum(np.prod(shapes, axis=1))[:-1]
 
         def build(point: np.ndarray) -> TreeTransition:
-            rest, tables, rho = point, dict[str, list[Any]](), []
-            for kind in kinds:
-                for question in asked.questions:
-                    shape = (len(asked.classes), len(question.answers) - 1, len(terms))
-                    size = shape[1] * shape[2]
-                    table, rest = np.split(rest, [shape[0] * (size + (kind == "vote"))])
-                    of_classes = table.reshape(shape[0], -1)
-                    scores = np.pad(of_classes[:, :size].reshape(shape), ((0, 0), (1, 0), (0, 0)))
-                    tables.setdefault(kind, []).append(scores.tolist())
-                    if kind == "vote":
-                        rho.append(expit(of_classes[:, -1]).tolist())
-            votes, correlation = (tuple(tables["vote"]), tuple(rho)) if search.counts else (None, None)
-            return cls(asked, tuple(tables["label"]), votes, correlation, tuple(center), tuple(scale))
+            scores = zip(np.split(point[~correlations], ends), shapes, strict=True)
+            tables = [np.pad(part.reshape(shape), ((0, 0), (1, 0), (0, 0))).tolist() for part, shape in scores]
+            rho = expit(point[correlations]).reshape(-1, n_classes).tolist()
+            return cls(asked, tuple(tables[-n:]), tuple(tables[:-n]) or None, rho or None, tuple(center), tuple(scale))
 
         bound = np.full(len(names), 3 * LOGIT_BOUND)
         bound[correlations] = LOGIT_BOUND
         start = np.where(correlations, -1.5, 0.0)[None]
         return Space(
-            cls.family, len(asked.classes), names, build,
+            n_classes, names, build,
             lambda point: np.where(correlations, expit(point), point), -bound, bound, start,
         )  # fmt: skip
 
 
 def check_counts(votes: np.ndarray) -> None:
     """Check numbers of votes, shape (N, A)."""
-    bad = np.flatnonzero(~((votes >= 0) & np.isfinite(votes)).all(axis=1))
-    if bad.size:
-        raise InputError(f"numbers of votes must be 0 or more; {bad.size} rows are not (first: row {bad[0]})")
+    check_rows(((votes >= 0) & np.isfinite(votes)).all(axis=1), "numbers of votes must be 0 or more")
 
 
 def dirichlet_multinomial(counts: Array, means: Array, concentration: Array) -> Array:

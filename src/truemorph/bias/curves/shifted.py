@@ -56,7 +56,7 @@ class ShiftedTransition(Transition):
             raise InputError("give a curve in alpha alone, and a slope and a center of each observable")
         object.__setattr__(self, "family", self.curve.family)
         for name in ("slopes", "center"):
-            object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
+            self._array(name)
 
     @property
     def n_classes(self) -> int:
@@ -103,7 +103,6 @@ class ShiftedTransition(Transition):
             return cls(of_curve.build(point[:end]), tuple(point[end:] / scale), tuple(center))
 
         return Space(
-            of_curve.family,
             of_curve.n_classes,
             [*of_curve.names, *(f"slope of {name}" for name in search.observables)],
             build,
@@ -145,16 +144,14 @@ class BlurredTransition(Transition):
 
     def log_matrix(self, alpha: Array) -> Array:
         """Return log p(ỹ | y, α) for the measured α, shape (N, K, K)."""
-        values = np.asarray(alpha, dtype=np.float64)
+        resolution, *others = columns_of(alpha, self.n_observables)
         kept = 1 - (self.error / self.scatter) ** 2
-        resolution = values if values.ndim == 1 else values[:, 0]
         middle = self.mean + kept * (floored_log(resolution) - self.mean)
         nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
-        total = np.zeros((len(values), self.n_classes, self.n_classes))
+        total = np.zeros((resolution.size, self.n_classes, self.n_classes))
         for node, weight in zip(nodes, weights / weights.sum(), strict=True):
             true = np.exp(middle + np.sqrt(kept) * self.error * node)
-            at = true if values.ndim == 1 else np.column_stack([true, values[:, 1:]])
-            total += weight * self.curve.matrix(at)
+            total += weight * self.curve.matrix(np.column_stack([true, *others]) if others else true)
         return floored_log(total)
 
     @classmethod

@@ -18,11 +18,10 @@ from reprlib import Repr
 from typing import Any, ClassVar
 
 import numpy as np
-from array_api_compat import array_namespace, is_torch_array
-from array_api_compat import device as get_device
+from array_api_compat import array_namespace, device, is_torch_array
 from scipy.special import expit
 
-from truemorph.arrays import float_array
+from truemorph.arrays import check_rows, float_array
 from truemorph.errors import InputError
 from truemorph.io import plain
 from truemorph.questions import SMOOTH_OR_DISK, Asked
@@ -52,11 +51,13 @@ def as_resolution(alpha: Array) -> Array:
         alpha = float_array(alpha, "alpha")
     if alpha.ndim != 1:
         raise InputError(f"alpha must have one value per galaxy, shape (N,); got shape {alpha.shape}")
-    if not (alpha >= 0).all():
-        bad = np.flatnonzero(~(alpha >= 0))
-        first = f"row {bad[0]}, {alpha[bad[0]]}"
-        raise InputError(f"alpha has {bad.size} negative or missing values (first: {first}); {action}")
+    check_rows(alpha >= 0, f"alpha must be 0 or more, and not missing ({action})", alpha)
     return alpha
+
+
+def like(array: Array, values: Any) -> Array:
+    """Return values as an array of the library, type and device of another one."""
+    return array_namespace(array).asarray(values, dtype=array.dtype, device=device(array))
 
 
 def tuples(values: Any) -> Any:
@@ -97,6 +98,12 @@ def standard_terms(alpha: Array, center: Sequence[float], scale: Sequence[float]
     resolution, *others = columns_of(alpha, len(center) - 1)
     terms = zip([floored_log(resolution), *others], center, scale, strict=True)
     return [array_namespace(resolution).ones_like(resolution), *((term - middle) / s for term, middle, s in terms)]
+
+
+def log_of(probabilities: Array) -> Array:
+    """Return the logarithm of probabilities, without a warning of -inf where they are 0."""
+    with np.errstate(divide="ignore"):
+        return array_namespace(probabilities).log(probabilities)
 
 
 def log_softmax(scores: Array) -> Array:
@@ -147,6 +154,12 @@ class Transition(ABC):
         """Return the parameters by name, for JSON."""
         return {field.name: plain(getattr(self, field.name)) for field in fields(self)}  # type: ignore[arg-type]
 
+    def _array(self, name: str) -> np.ndarray:
+        """Return a parameter as an array, and keep it as nested tuples, which can be hashed."""
+        array = float_array(getattr(self, name), name)
+        object.__setattr__(self, name, tuples(array.tolist()))
+        return array
+
     def __repr__(self) -> str:
         shown = (f"{name}={_SHORT.repr(value)}" for name, value in self.parameters().items())
         return f"{type(self).__name__}({', '.join(shown)})"
@@ -183,7 +196,6 @@ class Search:
 class Space:
     """Parameter space of T; a point, shape (P,), has unconstrained parameters."""
 
-    family: str
     n_classes: int
     names: Sequence[str]  # of `values`
     build: Callable[[np.ndarray], Transition]
@@ -196,8 +208,7 @@ class Space:
     def fixed(cls, transition: Transition) -> Space:
         """Return a space without parameters, for a known T."""
         none = np.empty(0)
-        family, n_classes = transition.family, transition.n_classes
-        return cls(family, n_classes, (), lambda _: transition, lambda _: none, none, none, np.empty((1, 0)))
+        return cls(transition.n_classes, (), lambda _: transition, lambda _: none, none, none, np.empty((1, 0)))
 
     @property
     def size(self) -> int:
@@ -300,10 +311,8 @@ class FlipTransition(Transition):
         if self.takes_tensors or not is_torch_array(alpha):
             log_flip = self.log_flip_probability(alpha)
         else:
-            values = self.log_flip_probability(alpha.detach().cpu().numpy())
-            log_flip = xp.asarray(values, dtype=alpha.dtype, device=get_device(alpha))
-        with np.errstate(divide="ignore"):
-            rates = np.log1p(-self.false_disk), np.log(self.false_disk)  # eq. 6
+            log_flip = like(alpha, self.log_flip_probability(alpha.detach().cpu().numpy()))
+        rates = log_of(np.array([1 - self.false_disk, self.false_disk]))  # eq. 6
         return [[xp.full_like(log_flip, float(rate)) for rate in rates], [log_flip, floored_log(-xp.expm1(log_flip))]]
 
     @classmethod
@@ -332,7 +341,7 @@ class FlipTransition(Transition):
         shapes = _SHAPE_STARTS if "shape" in kinds.values() else _SHAPE_STARTS[:1]
         starts = [start(scale, shape) for shape, scale in product(shapes, _SCALE_STARTS)]
         lower, upper = np.array([bounds_of[kind] for kind in kinds.values()]).reshape(-1, 2).T
-        space = Space(cls.family, 2, list(kinds), build, values, lower, upper, np.clip(starts, lower, upper))
+        space = Space(2, list(kinds), build, values, lower, upper, np.clip(starts, lower, upper))
         flips = build(space.starts[0]).flip_probability(search.alpha)
         wrong = np.flatnonzero(~((flips >= 0) & (flips <= 1)))
         if wrong.size:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from truemorph.arrays import float_array
+from truemorph.arrays import check_rows, float_array
 from truemorph.bias.binning import MINIMUM_PER_BIN, RankedTable
 from truemorph.bias.curves.transitions import Array
 from truemorph.bias.likelihood import check_labels, classes_in
@@ -132,7 +132,7 @@ class BiasResult(Result):
             "n_objects": "galaxies used",
             "n_dropped": "galaxies left out because a value is missing",
         }
-        columns = {name: ([getattr(self, name)], "", about) for name, about in numbers.items()}
+        columns = {name: ([getattr(self, name)], about) for name, about in numbers.items()}
         return quantity_table(columns, measure=self.measure)
 
     _figure_size = 4.2, 2.6
@@ -150,9 +150,8 @@ class BiasResult(Result):
 def _class_indicators(labels: np.ndarray) -> np.ndarray:
     """Return class memberships, shape (N, K), of classes or class probabilities."""
     if labels.ndim == 2 and labels.shape[1] >= 2:
-        outside = np.flatnonzero(np.any((labels < -1e-6) | (labels > 1 + 1e-6), axis=1))
-        if outside.size:
-            raise InputError(f"label probabilities must lie in [0, 1]; row {outside[0]} is {labels[outside[0]]}")
+        inside = np.all((labels >= -1e-6) & (labels <= 1 + 1e-6), axis=1)
+        check_rows(inside, "label probabilities must lie in [0, 1]", labels)
         return labels
     n_classes = classes_in(labels)
     return np.eye(n_classes)[check_labels(labels, n_classes)]

@@ -43,7 +43,7 @@ def gold_maximum(space: Space, sample: Sample, calibration: np.ndarray | float =
     def objective(point: np.ndarray) -> tuple[float, np.ndarray]:
         return float(w @ terms(point)), differences(terms, point) @ w
 
-    return maximise(objective, space.starts, space.lower, space.upper, w.size)
+    return maximise(objective, space.starts, (space.lower, space.upper), w.size)
 
 
 def _projected(alpha: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -77,9 +77,8 @@ class _Uncalibrated:
 
     @cached_property
     def ratio(self) -> np.ndarray:
-        """How much more a gold label weighs than its galaxy, shape (n,)."""
-        has_gold = self.sample.known
-        return self.sample.gold_weights[has_gold] / self.sample.weights[has_gold]
+        """How much more a gold label weighs than its galaxy, shape (N,); 0 without one."""
+        return np.where(self.sample.known, self.sample.gold_weights / self.sample.weights, 0.0)
 
     @cached_property
     def beyond(self) -> np.ndarray:
@@ -88,15 +87,13 @@ class _Uncalibrated:
         (1 - H) g, where H projects on functions of α. Only this may enter: the gold labels' own distribution of α
         carries no information on T.
         """
-        drawn = np.zeros(self.sample.labels.size)
-        drawn[self.sample.known] = self.ratio
-        return drawn - _projected(self.sample.argument, drawn[None])[0]
+        return self.ratio - _projected(self.sample.argument, self.ratio[None])[0]
 
     @property
     def chance(self) -> np.ndarray:
         """Probability that a galaxy with a gold label was selected, shape (n,)."""
-        has_gold, probability = self.sample.known, self.sample.probability
-        return np.clip(self.ratio - self.beyond[has_gold] if probability is None else probability[has_gold], 0.0, 1.0)
+        probability = self.ratio - self.beyond if self.sample.probability is None else self.sample.probability
+        return np.clip(probability[self.sample.known], 0.0, 1.0)
 
     def control(self) -> np.ndarray:
         """Return the expected influence of every galaxy given its label, minus that given α alone, shape (P, N)."""
@@ -118,7 +115,7 @@ class _Uncalibrated:
         own, size = self.influences(self.maximum), self.space.size
         if not 6 * size < own.shape[1] < self.sample.labels.size:  # fewer do not determine weights; all need none
             return self.maximum, own, np.zeros_like(own), np.zeros((size, size))
-        chance, moved = self.chance, self.ratio * self.control()[:, self.sample.known]
+        chance, moved = self.chance, (self.ratio * self.control())[:, self.sample.known]
         products = np.linalg.pinv((moved * (1 - chance)) @ moved.T)
         # Over all galaxies, Σ (1 - H) x = 0; the weights make it so over the gold labels.
         weights = np.maximum(1 - (1 - chance) * (moved.sum(axis=1) @ products @ moved), 0.0)

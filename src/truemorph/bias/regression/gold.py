@@ -144,7 +144,7 @@ class GoldRegression:
         by_field = np.array(moves) if moves else None
         return cls(terms, effects, bins, evidence / evidence.sum(), coefficients, covariances, by_field)
 
-    def _design(self, rows: np.ndarray | slice) -> np.ndarray:
+    def _design(self, rows: np.ndarray) -> np.ndarray:
         """Return terms and effects of some galaxies; those of all at once would need much memory."""
         return np.column_stack([self.terms[rows], self.effects[self.bins.index[rows]]])
 
@@ -210,7 +210,7 @@ class GoldRegression:
                 q = np.exp(log_probabilities(design, coefficients))
                 expected[b] += evidence * (w @ q)
                 sums[:, b] += drawn_counts(rng, w, q, _probabilities(design[:DRAWN_ON], coefficients + moves))
-            parts.append(sums / bins.totals[:, None])
+            parts.append(sums)
         drawn = np.concatenate(parts)
         return expected / bins.totals[:, None], drawn / drawn.sum(axis=2, keepdims=True)
 

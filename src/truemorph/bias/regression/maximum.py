@@ -22,6 +22,8 @@ _NEWTON_STEPS = 50
 
 # Value and gradient at a point of shape (P,).
 Objective = Callable[[np.ndarray], tuple[float, np.ndarray]]
+# Lowest and highest point, shape (P,) each.
+Bounds = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def invert(matrix: np.ndarray) -> np.ndarray:
 
 @one_thread
 def climb(
-    objective: Objective, starts: np.ndarray, lower: np.ndarray, upper: np.ndarray, scale: float, steps: int = 500
+    objective: Objective, starts: np.ndarray, bounds: Bounds, scale: float, steps: int = 500
 ) -> tuple[np.ndarray, int]:
     """Maximise from the two best starts, with tolerances in units of `scale`; return point and number of steps."""
 
@@ -73,10 +75,9 @@ def climb(
     if len(starts) > 2:
         starts = np.array(sorted(starts, key=lambda start: negative(start)[0])[:2])
     options = {"maxiter": steps, "ftol": 1e-13, "gtol": 1e-7}
-    bounds = np.column_stack([lower, upper])
-    different = dict.fromkeys(map(tuple, starts))
+    different, limits = dict.fromkeys(map(tuple, starts)), np.column_stack(bounds)
     ends = [
-        minimize(negative, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options) for start in different
+        minimize(negative, start, jac=True, method="L-BFGS-B", bounds=limits, options=options) for start in different
     ]
     best = min(ends, key=lambda end: end.fun)
     return best.x, sum(end.nit for end in ends)
@@ -86,23 +87,21 @@ def climb(
 def maximise(
     objective: Objective,
     starts: np.ndarray,
-    lower: np.ndarray,
-    upper: np.ndarray,
+    bounds: Bounds,
     scale: float,
     information: Callable[[np.ndarray], np.ndarray] | None = None,
     steps: int = 500,
 ) -> Maximum:
     """Maximise from several starts, compute the curvature (`information`), and finish with Newton's method."""
-    point, taken = climb(objective, starts, lower, upper, scale, steps)
+    point, taken = climb(objective, starts, bounds, scale, steps)
     curvature = -differences(lambda at: objective(at)[1], point) if information is None else information(point)
-    return polish(objective, point, 0.5 * (curvature + curvature.T), lower, upper, taken)
+    return polish(objective, point, 0.5 * (curvature + curvature.T), bounds, taken)
 
 
 @one_thread
-def polish(
-    objective: Objective, point: np.ndarray, information: np.ndarray, lower: np.ndarray, upper: np.ndarray, taken: int
-) -> Maximum:
+def polish(objective: Objective, point: np.ndarray, information: np.ndarray, bounds: Bounds, taken: int = 0) -> Maximum:
     """Refine the maximum by Newton's method, with the curvature computed nearby."""
+    lower, upper = bounds
     free = (point - lower > _EDGE) & (upper - point > _EDGE)
     inverse = invert(information[np.ix_(free, free)])
     value, slopes = objective(point)
@@ -120,15 +119,15 @@ def polish(
 
 
 def follow(
-    objective: Objective, point: np.ndarray, information: np.ndarray, lower: np.ndarray, upper: np.ndarray, scale: float
+    objective: Objective, point: np.ndarray, information: np.ndarray, bounds: Bounds, scale: float
 ) -> np.ndarray:
     """Return the maximum near a point, of known curvature there, by Newton's method; where this ends early, climb."""
-    near = polish(objective, point, information, lower, upper, 0)
+    near = polish(objective, point, information, bounds)
     covariance, slopes = near.covariance(), objective(near.point)[1]
     left = np.abs(np.nan_to_num(covariance) @ slopes)[near.free]  # of the way to the maximum
     if np.all(left < 1e-4 * np.sqrt(np.diag(covariance)[near.free])):
         return near.point
-    return climb(objective, near.point[None], lower, upper, scale)[0]
+    return climb(objective, near.point[None], bounds, scale)[0]
 
 
 def effective_weights(weights: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 
 import numpy as np
 from scipy.linalg import block_diag
@@ -27,12 +28,6 @@ from truemorph.workers import one_thread
 _SHARED, _AROUND = (3.0, 1.0, 1.5), (1.5, 0.5, 0.5)
 _CORRELATION = -1.5  # logit of ρ, prior mean: ρ = 0.18
 _STEPS, _SETTLED = 30, 0.01  # of EM; change of ln(standard deviation) at which it ends
-
-
-def _precision(n_classes: int, shared: float, spread: float) -> np.ndarray:
-    """Return the precision of m + d_y, shape (K, K): the inverse of spread² I + shared² J, where J is all ones."""
-    inside = np.eye(n_classes) - 1 / (n_classes + (spread / shared) ** 2)
-    return inside / spread**2
 
 
 @dataclass(frozen=True)
@@ -99,24 +94,20 @@ class _Node:
 
 
 @one_thread
-def fit_node(
-    counts: np.ndarray, classes: np.ndarray, design: np.ndarray, n_classes: int, weights: np.ndarray, of_votes: bool
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """Fit one question to galaxies of known classes: counts (n, A) and design (n, J + 2); labels are one vote each.
+def _fitted(node: _Node) -> tuple[np.ndarray, np.ndarray, float]:
+    """Fit one question to galaxies of known classes.
 
     Maximises Σ w log DM(k | n, μ(y, α), ρ(y)) (see `TreeTransition`) plus the log-density of the prior. Returns the
     point, (P,), its covariance, and the log-likelihood.
     """
-    has_votes = counts.sum(axis=1) > 0
-    weights = effective_weights(weights[has_votes])
-    node = _Node(counts[has_votes], classes[has_votes], design[has_votes], weights, n_classes, of_votes)
+    weights, n_classes = node.weights, node.n_classes
     middle, centred = np.tile(node.start, n_classes), np.eye(n_classes) - 1 / n_classes
     bound, scale = np.where(middle == _CORRELATION, 1.0, 3.0) * LOGIT_BOUND, max(weights.size, 1)
     bounds, spread, point, curvature = (middle - bound, middle + bound), np.array(_AROUND), middle, None
     for _ in range(_STEPS):
-        kinds = zip(_SHARED, spread, strict=True)
-        forms = [node.form(kind, _precision(n_classes, *widths)) for kind, widths in enumerate(kinds)]
-        precision = np.sum(forms, axis=0)
+        # Of m + d_y, of each kind of parameters.
+        covariances = [np.eye(n_classes) * spread[kind] ** 2 + shared**2 for kind, shared in enumerate(_SHARED)]
+        precision = np.sum([node.form(kind, np.linalg.inv(prior)) for kind, prior in enumerate(covariances)], axis=0)
 
         def objective(at: np.ndarray, precision: np.ndarray = precision) -> tuple[float, np.ndarray]:
             value, slopes = node.likelihood(at)
@@ -124,12 +115,12 @@ def fit_node(
             return float(value - 0.5 * (at - middle) @ away), slopes - away
 
         if curvature is None:
-            point, _ = climb(objective, point[None], *bounds, scale)
+            point, _ = climb(objective, point[None], bounds, scale)
         else:  # the maximum has moved with the prior
-            point = follow(objective, point, curvature + precision, *bounds, scale)
+            point = follow(objective, point, curvature + precision, bounds, scale)
         curvature = node.curvature(point)
         covariance, before = np.linalg.inv(curvature + precision), spread.copy()
-        for kind in range(3 if of_votes else 2):  # expected squares of d, and their degrees of freedom (the E step)
+        for kind in range(2 + node.of_votes):  # expected squares of d, and their degrees of freedom (the E step)
             metric, away = node.form(kind, centred), point - middle
             squares = away @ metric @ away + np.sum(metric * covariance)
             spread[kind] = np.sqrt((_AROUND[kind] ** 2 + squares) / (1 + np.linalg.matrix_rank(metric)))
@@ -147,21 +138,21 @@ def by_tree(space: Space, sample: Sample, settings: Settings) -> TransitionFit:
 
     Class fractions are those of the regression on gold labels (`truemorph.bias.regression.gold`).
     """
-    assert sample.asked is not None
-    assert sample.paths is not None
+    gold = sample.take(sample.known)
+    assert gold.asked is not None
+    assert gold.paths is not None
     start = space.build(space.starts[0])
     assert isinstance(start, TreeTransition)
-    rows = np.flatnonzero(sample.known)
-    design = start.design(sample.argument[rows])
-    single = sample.asked.along[sample.paths[rows]].astype(float)
-    observations = ([] if sample.counts is None else [(sample.counts[rows], True)]) + [(single, False)]
-    fits = [
-        fit_node(counts[:, part], sample.gold[rows], design, sample.n_classes, sample.gold_weights[rows], of_votes)
-        for counts, of_votes in observations
-        for part in sample.asked.parts
-    ]
+    design, single = start.design(gold.argument), gold.asked.along[gold.paths].astype(float)
+    observations, fits = ([] if gold.counts is None else [(gold.counts, True)]) + [(single, False)], []
+    for (counts, of_votes), part in product(observations, gold.asked.parts):
+        asked = counts[:, part].sum(axis=1) > 0
+        weights = effective_weights(gold.gold_weights[asked])
+        fits.append(
+            _fitted(_Node(counts[asked, part], gold.gold[asked], design[asked], weights, gold.n_classes, of_votes))
+        )
     points, covariances, log_likelihoods = zip(*fits, strict=True)
-    counted = len(sample.asked.parts)  # of the votes where there are some: labels are made of them
+    counted = len(gold.asked.parts)  # of the votes where there are some: labels are made of them
     fractions, samples = fractions_of_all(sample, settings.seed)
     return TransitionFit.of(
         space,
