@@ -208,7 +208,7 @@ def compared(name, seed, data, python):
         "truemorph on true classes": lambda world: trained(world, world.truth),
     }
     for title, run in ours.items():
-        score(title, run(world).predict(world.images))
+        score(title, run(world)(world.images))
     return found
 
 

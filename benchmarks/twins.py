@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from truemorph.benchmark.leaderboard import EPOCHS
-from truemorph.benchmark.methods import NETWORKS, benchmark_config, methods_of
+from truemorph.benchmark.methods import METHODS, NETWORKS, benchmark_config
 from truemorph.benchmark.worlds import Sizes, make_world
 from truemorph.simulate import at_resolution, render, simulate_galaxies
 
@@ -25,7 +25,7 @@ WELL_RESOLVED = 18.0
 def main():
     sizes = Sizes()
     world = replace(make_world("plain", 0, sizes), config=benchmark_config(sizes.pixels, EPOCHS))
-    predict = {name: methods_of(NETWORKS)[name].run(world).predict for name in NAMES}
+    predict = {name: METHODS[NETWORKS][name].run(world) for name in NAMES}
 
     test = world.scored
     chosen = test[(world.truth[test] == 1) & (world.alpha[test] > WELL_RESOLVED)]

@@ -161,10 +161,14 @@ def random_tree(rng):
 
 def numbers_of_paths(tree, question):
     """On how many paths to a question each combination of answers lies."""
-    gates, paths = tree.gates(question), tree.classes(question)
+    gates = tree.gates(question)
+
+    def ends(gate, given):
+        after = [later for later in gates if given[gate.name] in later.asked_after]
+        return sum(ends(later, given) for later in after) if after else 1
+
     for answers in itertools.product(*(gate.answers for gate in gates)):
-        given = set(zip((gate.name for gate in gates), answers, strict=True))
-        yield sum(set(path.answers) <= given for path in paths)
+        yield ends(gates[0], dict(zip((gate.name for gate in gates), answers, strict=True)))
 
 
 def test_each_combination_of_answers_lies_on_one_path_or_the_tree_is_refused():

@@ -83,7 +83,7 @@ def _pair(value: Any) -> Any:
 
 
 def _edges(value: Any) -> Any:
-    parts = value.split(",") if isinstance(value, str) else value
+    parts = by_commas(value)
     return parts[0] if isinstance(parts, list) and len(parts) == 1 else parts
 
 

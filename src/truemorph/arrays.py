@@ -36,6 +36,12 @@ def float_array(values: Any, name: str, unit: str | None = None) -> np.ndarray:
         raise InputError(f"{name} is in {own_unit}, expected {unit or 'a number without unit'}") from problem
 
 
+def rms(values: np.ndarray) -> float:
+    """Return the root mean square of the finite values; NaN if there are none."""
+    finite = np.isfinite(values)
+    return float(np.sqrt(np.mean(values[finite] ** 2))) if finite.any() else np.nan
+
+
 def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     """Return above / below, NaN where below is not positive; both are broadcast."""
     above, below = np.broadcast_arrays(above, below)

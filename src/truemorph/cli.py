@@ -64,6 +64,8 @@ def command_app(chosen: str | None = None) -> App:
         help_format="markdown",
         result_action="return_value",
         suppress_keyboard_interrupt=False,
+        exit_on_error=False,
+        print_error=False,
         default_parameter=Parameter(negative=(), show_default=_shown_default),
     )
     for order, (name, function) in enumerate(COMMANDS.items()):
@@ -85,7 +87,7 @@ def command_app(chosen: str | None = None) -> App:
         progress.QUIET.set(quiet)
         if config is not None and chosen:
             tokens = _with_file(app, chosen, config, tokens)
-        result = app(tokens, exit_on_error=False, print_error=False)
+        result = app(tokens)
         if result is None:  # help, or one of several processes that train together
             return
         options = options_of(app, chosen)
@@ -95,7 +97,7 @@ def command_app(chosen: str | None = None) -> App:
         text = json_text.dumps(result.to_dict(), indent=2) if json else in_options(result.summary(), options)
         print(progress.printable(text), flush=True)
         if not (json or quiet) and getattr(result, "complete", True):
-            _, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
+            _, bound, _ = app.parse_args(tokens)
             arguments = {**bound.arguments, "question": getattr(result, "question", bound.arguments.get("question"))}
             if following := next_command(chosen, arguments):
                 print(f"Next: {following}")
@@ -118,7 +120,7 @@ def _with_file(app: App, command: str, file: Path, tokens: tuple[str, ...]) -> t
             value = options.pop(argument.field_info.name, [])
             unnamed = value if isinstance(value, list) else [value]
     app.config = Dict(reduce(lambda inner, word: {word: inner}, command.split()[::-1], options), source=str(file))
-    if unnamed and not app.parse_args(tokens, exit_on_error=False, print_error=False)[1].args:
+    if unnamed and not app.parse_args(tokens)[1].args:
         tokens = (*tokens, "--", *map(str, unnamed))
     return tokens
 
@@ -148,12 +150,12 @@ def next_command(command: str | None, arguments: Mapping[str, Any]) -> str:
     of_question = command in ("bias", "transition") and arguments.get("question")
     if arguments.get("dry_run") or of_question or not prepared or None in values.values():
         return ""
+    from truemorph.arguments import listed
     from truemorph.config import by_commas
 
-    words = {name: value if isinstance(value, tuple) else (value,) for name, value in values.items()}
     if command == "label" and str(values["model"]).endswith(".json"):  # a report of an estimate has its labels
         following = following.replace(" --labels {out}", "")
-    filled = following.format_map({name: shlex.join(map(str, value)) for name, value in words.items()})
+    filled = following.format_map({name: shlex.join(map(str, listed(value))) for name, value in values.items()})
     if command in ("gold import", "prepare") and (question := by_commas(arguments.get("question") or "")[0]):
         filled += f" --question {shlex.quote(question)}"
     return filled
@@ -232,7 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     app = command_app(chosen)
     try:
         with extras_named():
-            app.meta(tokens, exit_on_error=False, print_error=False)
+            app.meta(tokens)
     except UnknownCommandError as problem:
         _end(2, f"no command {' '.join(problem.unused_tokens or [])!r}; commands: {', '.join(COMMANDS)}")
     except CycloptsError as problem:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field
@@ -146,7 +147,7 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
         "rules; default: observed, then the gold labels of the estimate",
     )
     where: tuple[str, ...] = Field((), description="conditions, such as COLUMN=VALUE: rows to fit T(alpha) to")
-    cache: str | None = Field(None, description="folder for decoded images, used by the next run")
+    cache: Path | None = Field(None, description="folder for decoded images, used by the next run")
     training: TrainingConfig = TrainingConfig()
 
     @property
@@ -236,20 +237,16 @@ def _has_gpu() -> bool:
 
 def run_toml(run: RunConfig) -> str:
     """Return the settings as a file of options, each with its meaning; those of the preset are commented out."""
-    settings = run.model_dump(mode="json", exclude={"training"})
-    usual = RunConfig(catalogue="", out="").model_dump(mode="json", exclude={"preset", "training"})
-    of_preset = PRESETS[run.preset].model_dump(mode="json")
-    lines = _toml(settings, usual, RunConfig)
-    lines += _toml(run.training.model_dump(mode="json"), of_preset, TrainingConfig)
+    lines = _toml(run, RunConfig(catalogue="", out="", preset="")) + _toml(run.training, PRESETS[run.preset])
     return "\n".join([f"# truemorph {__version__}", "[train]", *lines]) + "\n"
 
 
-def _toml(settings: dict[str, Any], usual: dict[str, Any], model: type[BaseModel]) -> list[str]:
+def _toml(settings: BaseModel, usual: BaseModel) -> list[str]:
     """Return a line for each setting, with its description; a comment where it has its usual value."""
-    lines = []
-    for name, value in settings.items():
+    lines, unchanged = [], usual.model_dump(mode="json")
+    for name, value in settings.model_dump(mode="json", exclude={"training"}).items():
         option = name.replace("_", "-")
         written = "" if value is None else json.dumps(value, ensure_ascii=False)  # TOML too
-        mark = "# " if value is None or value == usual.get(name) else ""
-        lines.append(f"{mark}{option} = {written}  # {model.model_fields[name].description}")
+        mark = "# " if value is None or value == unchanged[name] else ""
+        lines.append(f"{mark}{option} = {written}  # {type(settings).model_fields[name].description}")
     return lines

@@ -53,14 +53,17 @@ class Finding:
         return cls(**given)
 
 
-def findings_in(*described: Mapping[str, Any]) -> tuple[Finding, ...]:
+def findings_in(*described: Mapping[str, Any]) -> Findings:
     """Rebuild the findings of results from their JSON."""
     return tuple(Finding.from_dict(finding) for result in described for finding in result.get("findings", ()))
 
 
-def unique(*findings: Iterable[Finding]) -> tuple[Finding, ...]:
+def unique(*findings: Iterable[Finding]) -> Findings:
     """Return the findings of several results in order, without duplicates."""
     return tuple(dict.fromkeys(finding for group in findings for finding in group))
+
+
+Findings = tuple[Finding, ...]
 
 
 class FindingWarning(UserWarning):

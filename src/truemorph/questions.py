@@ -37,21 +37,6 @@ def slug(text: str) -> str:
     return re.sub(r"[^0-9a-zA-Z]+", "_", text).strip("_")
 
 
-# Columns of a table of labels beside those of each class (p_disk, posterior_disk).
-LABEL_COLUMNS = (
-    "p_spread",
-    "label",
-    "relation",
-    "observed_label",
-    "alpha",
-    "split",
-    "unlike_training",
-    "posterior_label",
-    "label_quality",
-    "model_hash",
-)
-
-
 def columns_of(what: str, classes: Sequence[str]) -> list[str]:
     """Return the names of columns with one number per class, such as p_no_bar and p_bar."""
     return [f"{what}_{slug(name)}" for name in classes]
@@ -59,9 +44,9 @@ def columns_of(what: str, classes: Sequence[str]) -> list[str]:
 
 def check_class_names(classes: Sequence[str]) -> Sequence[str]:
     """Return names of classes; a ValueError unless they stay apart as names of columns and as answers of experts."""
-    slugs, others = set(map(slug, classes)), {"", "unclear", "artefact"}  # that are other answers
-    taken = {*columns_of("p", classes), *columns_of("posterior", classes)}.intersection(LABEL_COLUMNS)
-    if len(slugs) < len(classes) or taken or others & slugs:
+    # Other answers, and p_spread and posterior_label, which are other columns.
+    slugs, others = set(map(slug, classes)), {"", "unclear", "artefact", "spread", "label"}
+    if len(slugs) < len(classes) or others & slugs:
         raise ValueError(
             "must be different names with letters, such as early-type, late-type; not spread, label, unclear, artefact"
         )
@@ -153,12 +138,15 @@ class Question(BaseModel, frozen=True, extra="forbid"):
                 yield tuple(template.format(column=name) for name in names)
 
 
+Steps = tuple[tuple[str, str], ...]  # (question, answer), from the first question of the tree
+
+
 @dataclass(frozen=True)
 class PathClass:
     """A class of a question: a path through its gates, as the answer to each question on the way."""
 
     name: str
-    answers: tuple[tuple[str, str], ...]  # (question, answer), from the first question of the tree
+    answers: Steps
     answer: str | None  # to the question itself; None: the question does not apply
 
 
@@ -226,28 +214,36 @@ class Tree(BaseModel, frozen=True, extra="forbid"):
                     raise ValueError(f"several questions have the answer {answer!r}, so none can be asked after it")
             earlier.update(question.answers)
         for question in self.questions:
-            self._check_paths(question)
+            self._paths(question.name)
         return self
 
-    def _check_paths(self, question: Question) -> None:
-        """Raise a ValueError unless each combination of answers lies on one path to a question, of a limited number."""
-        gates, paths = self.gates(question.name), dict[str, int]()
-        for gate in reversed(gates):
-            paths[gate.name] = 0
+    def _paths(self, question: str) -> list[Steps]:
+        """Return the paths to the answers of a question, in the order of the tree's answers.
+
+        A ValueError unless each combination of answers lies on one path, of a limited number.
+        """
+        gates = self.gates(question)
+        paths: list[Steps] = [()]
+        for gate in gates:
+            longer = list[Steps]()
+            for path in paths:
+                asked = not path or path[-1][1] in gate.asked_after
+                longer += [(*path, (gate.name, answer)) for answer in gate.answers] if asked else [path]
+            paths = longer
             for answer in gate.answers:
-                after = [gate.name for gate in gates if answer in gate.asked_after]
+                after = [other.name for other in gates if answer in other.asked_after]
                 if len(after) > 1:
                     raise ValueError(
-                        f"question {question.name!r}: both {after[0]!r} and {after[1]!r} are asked after {answer!r} on "
-                        "the way to it, so galaxies would have two classes; name in `asked_after` only the last answer "
+                        f"question {question!r}: both {after[0]!r} and {after[1]!r} are asked after {answer!r} on the "
+                        "way to it, so galaxies would have two classes; name in `asked_after` only the last answer "
                         "before a question"
                     )
-                paths[gate.name] += paths[after[0]] if after else 1
-        if paths[gates[0].name] > MOST_PATHS:
-            raise ValueError(
-                f"question {question.name!r}: there are {paths[gates[0].name]:,} paths to its answers, at most "
-                f"{MOST_PATHS} can be told apart; ask it after fewer answers"
-            )
+            if len(paths) > MOST_PATHS:
+                raise ValueError(
+                    f"question {question!r}: there are more than {MOST_PATHS} paths to its answers, which can't be "
+                    "told apart; ask it after fewer answers"
+                )
+        return paths
 
     @property
     def root(self) -> Question:
@@ -274,18 +270,7 @@ class Tree(BaseModel, frozen=True, extra="forbid"):
 
     def classes(self, name: str) -> tuple[PathClass, ...]:
         """Return the classes of a question: all paths through its gates, in the order of the tree's answers."""
-        gates = self.gates(name)
-
-        def follow(question: Question, before: tuple[tuple[str, str], ...]) -> Iterator[tuple[tuple[str, str], ...]]:
-            for answer in question.answers:
-                path = (*before, (question.name, answer))
-                after = [gate for gate in gates if answer in gate.asked_after]
-                if not after:
-                    yield path
-                for gate in after:
-                    yield from follow(gate, path)
-
-        paths = list(follow(gates[0], ()))
+        paths = self._paths(name)
         ends = [path[-1][1] for path in paths]
         named = []
         for path, end in zip(paths, ends, strict=True):
@@ -306,7 +291,7 @@ class Tree(BaseModel, frozen=True, extra="forbid"):
         for kind, templates in (("counts", self.counts), ("fractions", self.fractions)):
             if not templates:
                 continue
-            by_question, lacking = _nearest(self.gates(name), templates, existing)
+            by_question, lacking = nearest_columns(self.gates(name), templates, existing)
             if not lacking:
                 total = next((total for total in self.totals if total in existing), None)
                 return VoteColumns(kind, by_question, total)
@@ -327,15 +312,6 @@ class Tree(BaseModel, frozen=True, extra="forbid"):
         """Return a column of another group's answers to the first question, if a table has them."""
         return next((names[0] for names in self.root.columns(self.predictions) if {*names} <= {*existing}), None)
 
-    def answer_columns(
-        self, name: str, existing: Collection[str]
-    ) -> tuple[dict[str, tuple[str, ...]], list[tuple[str, str]]]:
-        """Return columns of another group's answers to a question and its gates, predictions or else votes.
-
-        And those that a table lacks, each with its question.
-        """
-        return _nearest(self.gates(name), (*self.predictions, *self.fractions, *self.counts), existing)
-
 
 @dataclass(frozen=True)
 class VoteColumns:
@@ -346,7 +322,7 @@ class VoteColumns:
     total: str | None  # column with the number of votes for the first question
 
 
-def _nearest(
+def nearest_columns(
     questions: Sequence[Question], templates: Sequence[str], existing: Collection[str]
 ) -> tuple[dict[str, tuple[str, ...]], list[tuple[str, str]]]:
     """Return the columns of answers to each question of which a table has most, and those that it lacks."""
@@ -458,11 +434,10 @@ class Asked:
 
     def __post_init__(self) -> None:
         if not self.of_paths:
-            counted = self.tree.gold_answers(self.question)
-            numbers = {name: k for k, name in enumerate(counted, 1)}
-            answers = tuple(numbers.get(path.answer or "", 0) for path in self.paths)
+            counted = (NOT_APPLICABLE, *self.tree.gold_answers(self.question))
+            answers = tuple(counted.index(path.answer) if path.answer in counted else 0 for path in self.paths)
             classes = tuple(path.name for path in self.paths)
-            every = (tuple(range(len(classes))), classes, answers, answers, (NOT_APPLICABLE, *counted))
+            every = (tuple(range(len(classes))), classes, answers, answers, counted)
             for name, value in zip(_OF_ASKED, every, strict=True):
                 object.__setattr__(self, name, value)
         if len(self.of_paths) != len(self.paths) or {*self.of_paths} != {*range(len(self.classes))}:

@@ -12,7 +12,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from truemorph.errors import InputError
-from truemorph.findings import Finding
+from truemorph.findings import Findings
 from truemorph.io import plain
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Result(ABC):
         What the user should know about this result.
     """
 
-    findings: tuple[Finding, ...]
+    findings: Findings
     _figure_size: ClassVar[tuple[float, float]] = (4.8, 3.6)  # of a plot, inches
 
     @property
@@ -201,7 +201,7 @@ class PlainResult(Result):
 
     text: str
     values: dict[str, Any]
-    findings: tuple[Finding, ...] = ()
+    findings: Findings = ()
 
     def summary(self) -> str:
         """Return the text."""

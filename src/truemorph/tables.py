@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from polars.exceptions import PanicException, PolarsError
 
 from truemorph.errors import InputError, nearest, reason
-from truemorph.findings import Finding
+from truemorph.findings import Finding, Findings
 from truemorph.io import PathLike, written_whole
 from truemorph.table_formats import (
     ASTROPY,
@@ -49,7 +49,7 @@ class CatalogTable:
     metadata: dict[str, Any] = field(default_factory=dict)
     path: Path | None = None
     descriptions: dict[str, str] = field(default_factory=dict)
-    findings: tuple[Finding, ...] = ()
+    findings: Findings = ()
 
     @property
     def source(self) -> str:
@@ -108,11 +108,11 @@ def check_names(columns: Iterable[str], source: str) -> None:
 
 def read_columns(path: Path, columns: Mapping[str, Any], *, nulls: bool = False) -> pl.DataFrame:
     """Read columns of a table that truemorph wrote, as these types (None: any); an InputError if one does not fit."""
+    kinds = pl.Schema({name: kind for name, kind in columns.items() if kind is not None})
     try:
-        cast = (pl.col(name) if kind is None else pl.col(name).cast(kind) for name, kind in columns.items())
         # polars itself panics at some damaged Parquet files
-        frame = _from_file(path).frame.drop(cs.temporal()).select(cast)
-        if any(kind not in (None, frame.schema[name]) for name, kind in columns.items()):  # casts of nested types
+        frame = _from_file(path).frame.drop(cs.temporal()).select(*columns).cast(kinds)
+        if any(kind != frame.schema[name] for name, kind in kinds.items()):  # casts of nested types
             raise pl.exceptions.SchemaError("values are nested")
         if not nulls and any(frame.null_count().row(0)):
             raise pl.exceptions.SchemaError("values are missing")
@@ -189,7 +189,7 @@ def write_problems(problems: Sequence[tuple[str, str]], path: Path) -> None:
 def table_extension(path: Path) -> str:
     """Return the extension that determines a table's format, such as ".csv.gz"; in lower case."""
     name = path.name.lower()
-    for extension in sorted(_EXTENSIONS, key=len, reverse=True):
+    for extension in _EXTENSIONS:
         if name.endswith(extension):
             return extension
     raise InputError(
@@ -207,6 +207,11 @@ def usual_column(columns: Sequence[str], names: Sequence[str]) -> str | None:
     """Return the column that has the first of several usual names, ignoring case; None if there is none."""
     by_case = {column.lower(): column for column in reversed(columns)}
     return next((by_case[name.lower()] for name in names if name.lower() in by_case), None)
+
+
+def first_column(usual: Sequence[str], columns: Sequence[str]) -> str | None:
+    """Return the first of several usual names that a table has; None if there is none."""
+    return next((name for name in usual if name in columns), None)
 
 
 def left_join(frame: pl.DataFrame, other: pl.DataFrame, on: str | Sequence[str] = "object_id") -> pl.DataFrame:
@@ -245,7 +250,7 @@ def without(series: pl.Series, missing: Sequence[float | int | str]) -> pl.Serie
     numbers = texts.cast(pl.Float64, strict=False).drop_nulls().to_list()
     if series.dtype.is_numeric():
         if series.dtype.is_integer():
-            numbers = [int(number) for number in numbers if float(number).is_integer()]
+            numbers = [int(number) for number in numbers if number.is_integer()]
         gone = series.is_in(pl.Series(numbers, dtype=series.dtype, strict=False).to_list())
     elif series.dtype == pl.String:
         gone = series.is_in(texts.to_list())
@@ -290,7 +295,7 @@ def to_arrow(table: CatalogTable) -> pa.Table:
     arrow = table.frame.to_arrow(compat_level=pl.CompatLevel.oldest())
     kinds = {"unit": table.units, "description": table.descriptions}
     texts = {name: {key: held[name] for key, held in kinds.items() if held.get(name)} for name in arrow.column_names}
-    fields = [field.with_metadata(texts[field.name]) if texts[field.name] else field for field in arrow.schema]
+    fields = [field.with_metadata(texts[field.name]) for field in arrow.schema]
     yaml = json.dumps({"datatype": [{"name": name, **text} for name, text in texts.items()]})  # JSON is also YAML
     texts_of_vo = voparquet(_plain_frame(table.frame.clear()).schema, table.units, table.descriptions, table.metadata)
     metadata = {METADATA: metadata_text(table.metadata), "table_meta_yaml": yaml, **texts_of_vo}
@@ -401,7 +406,7 @@ def _from_arrow(table: pa.Table, source: str, path: Path | None = None) -> Catal
     units, descriptions = arrow_texts(table.schema)
     try:
         # Metadata of other programs, such as pandas, are not needed.
-        frame = pl.DataFrame(pl.from_arrow(table.replace_schema_metadata()))
+        frame = pl.DataFrame(table.replace_schema_metadata())
     except (PolarsError, PanicException) as problem:
         raise InputError(f"{source}: can't be used as a table: {reason(problem)}") from problem
     return CatalogTable(_plain_frame(frame), units, metadata, path, descriptions)
@@ -423,7 +428,7 @@ def _from_astropy(table: Any, source: str, path: Path | None = None) -> CatalogT
         description = column.info.description or table.meta.get(f"TCOMM{number}")  # FITS
         if description:
             descriptions[name] = " ".join(str(description).split())  # VOTable files wrap lines
-    frame = pl.DataFrame(pl.from_arrow(pa.table(columns)))
+    frame = pl.DataFrame(pa.table(columns))
     # In FITS and VOTable, missing text is empty text.
     frame = frame.with_columns(pl.col(pl.String).replace({"": None}))
     return CatalogTable(_plain_frame(frame), units, read_metadata(table.meta, source), path, descriptions)

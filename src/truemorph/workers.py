@@ -4,34 +4,28 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from functools import cache, wraps
+from contextlib import contextmanager
+from functools import cache
 from multiprocessing import get_context, parent_process
-from typing import ParamSpec, TypeVar
 
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
 from truemorph.progress import QUIET
 
-Given = ParamSpec("Given")
-Result = TypeVar("Result")
 # Looked up once, because that takes as long as a small fit.
 _linear_algebra = cache(lambda: ThreadpoolController().select(user_api="blas"))
 
 
-def one_thread(work: Callable[Given, Result]) -> Callable[Given, Result]:
-    """Let numpy and scipy use one thread in a function that optimises few parameters.
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let numpy and scipy use one thread, in a function that optimises few parameters.
 
     Several threads would wait for each other at every step, for long if another process keeps a core busy.
     """
-
-    @wraps(work)
-    def limited(*arguments: Given.args, **options: Given.kwargs) -> Result:
-        with _linear_algebra().limit(limits=1):
-            return work(*arguments, **options)
-
-    return limited
+    with _linear_algebra().limit(limits=1):
+        yield
 
 
 def _begin(quiet: bool) -> None:

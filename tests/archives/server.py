@@ -19,6 +19,8 @@ import sqlite3
 import threading
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
@@ -178,17 +180,14 @@ class Observatory(Server):
         super().server_close()
         self._database.close()
 
-    @property
-    def addresses(self):
-        """Replacements of the packaged addresses."""
-        return {name: self.url(path) for name, path in PATHS.items()}
-
     def fetch(self, archive, out, **options):
-        return fetch(archive, out, addresses_from=self.addresses, per_second=1e6, **options)
+        with NamedTemporaryFile(suffix=".toml") as file:
+            addresses = self.write_addresses(Path(file.name))
+            return fetch(archive, out, addresses_from=addresses, per_second=1e6, **options)
 
     def write_addresses(self, path):
-        """Write them to a file for --addresses."""
-        path.write_text("".join(f'"{name}" = "{url}"\n' for name, url in self.addresses.items()))
+        """Write replacements of the packaged addresses to a file for --addresses."""
+        path.write_text("".join(f'"{name}" = "{self.url(there)}"\n' for name, there in PATHS.items()))
         return path
 
     def rows(self, query):

@@ -41,11 +41,15 @@ def test_addresses_can_be_replaced(tmp_path, monkeypatch):
     assert after["gz2.mapping"].citation == before["gz2.mapping"].citation
     assert (after["sdss.sql"].url, after["sdss.sql"].licence) == (before["sdss.sql"].url, "ours")
     # The same URL keeps its checksum, another does not.
-    assert addresses({"gz2.images": before["gz2.images"].url}) == before
+    other = tmp_path / "other.toml"
+    other.write_text(f'"gz2.images" = "{before["gz2.images"].url}"')
+    assert addresses(other) == before
     assert before["gz2.images"].checksum
-    assert addresses({"gz2.images": "http://a.org/i.zip"})["gz2.images"].checksum is None
+    other.write_text('"gz2.images" = "http://a.org/i.zip"')
+    assert addresses(other)["gz2.images"].checksum is None
     monkeypatch.setenv("TRUEMORPH_ADDRESSES", str(path))
-    mine = addresses({"gz2.hart16": "http://me.example.org/hart"})
+    other.write_text('"gz2.hart16" = "http://me.example.org/hart"')
+    mine = addresses(other)
     assert (mine["gz2.hart16"].url, mine["sdss.sql"]) == ("http://me.example.org/hart", after["sdss.sql"])
 
 

@@ -9,7 +9,7 @@ import pytest
 from archives.server import SQL
 from conftest import done, refused
 from truemorph.archives.addresses import addresses
-from truemorph.archives.fetch import ARCHIVES, fetch
+from truemorph.archives.fetch import ARCHIVES
 from truemorph.archives.provenance import origin, read_provenance, record
 from truemorph.errors import InputError
 
@@ -61,7 +61,7 @@ def test_for_a_complete_folder_there_are_no_requests_and_no_writes(sky, tmp_path
     """A read-only folder is sufficient."""
     got = sky.fetch(name, tmp_path / name, **options(sky, name))
     before, asked = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}, len(sky.requests)
-    again = fetch(name, tmp_path / name, addresses_from=sky.addresses, **options(sky, name))
+    again = sky.fetch(name, tmp_path / name, **options(sky, name))
     assert again.counts == got.counts
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
     assert len(sky.requests) == asked
@@ -78,7 +78,7 @@ def test_a_full_disk_raises_an_error(sky, tmp_path, monkeypatch):
 
 
 def test_provenance_has_the_origin_of_a_file(tmp_path):
-    path, address = tmp_path / "t.csv", addresses({"gz2.hart16": "http://me:secret@a.org/t"})["gz2.hart16"]
+    path, address = tmp_path / "t.csv", addresses()["gz2.hart16"].model_copy(update={"url": "http://me:secret@a.org/t"})
     path.write_text("a,b\n")
     record(path, address, "select 1")
     entry = read_provenance(tmp_path)["t.csv"]

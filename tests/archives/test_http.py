@@ -33,8 +33,8 @@ def get(session, tmp_path):
     """Download a file into the test's folder."""
 
     def got(url, checksum=None, name="t.bin"):
-        settings = {"url": url} if checksum is None else {"url": url, "checksum": checksum}
-        download(session, addresses({"gz2.hart16": settings})["gz2.hart16"], tmp_path / name)
+        address = addresses()["gz2.hart16"].model_copy(update={"url": url, "checksum": checksum})
+        download(session, address, tmp_path / name)
 
     return got
 

@@ -9,7 +9,7 @@ import pytest
 from conftest import done, refused
 from truemorph.benchmark.bars import ASKED, BAR, answer_scores, draw_votes, known_transition, make_bar_world
 from truemorph.benchmark.leaderboard import BOARDS, Plan, run_plan
-from truemorph.benchmark.methods import matched_votes, methods_of, path_votes
+from truemorph.benchmark.methods import METHODS, matched_votes, path_votes
 from truemorph.benchmark.worlds import Sizes
 
 pytestmark = pytest.mark.slow
@@ -69,9 +69,9 @@ def test_perfect_answers_have_perfect_scores_and_shifted_ones_their_shift(world)
 
 
 def test_every_method_answers_and_an_interrupted_run_resumes(short_tuning, tmp_path):
-    plan = Plan(("gate by bar",), tuple(methods_of(BAR)), (0,), TINY, 1, question=BAR)
+    plan = Plan(("gate by bar",), tuple(METHODS[BAR]), (0,), TINY, 1, question=BAR)
     rows = run_plan(plan, tmp_path)
-    assert {row["method"] for row in rows} == {*methods_of(BAR)} - {"ddb-right"}
+    assert {row["method"] for row in rows} == {*METHODS[BAR]} - {"ddb-right"}
     for row in rows:
         assert 0 <= row["scores"]["balanced_accuracy"] <= 1
         assert np.isfinite(row["scores"].get("fraction_rms_soft", row["scores"]["fraction_rms_hard"]))

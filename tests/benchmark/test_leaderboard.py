@@ -8,14 +8,13 @@ import pytest
 
 from conftest import done, refused
 from truemorph.benchmark.leaderboard import Plan, run_plan, summarise
-from truemorph.benchmark.methods import NETWORKS, TABLES, methods_of
+from truemorph.benchmark.methods import METHODS, NETWORKS, TABLES
 from truemorph.benchmark.worlds import FILES, WITH_PICTURES, WITHOUT_PICTURES, Sizes, make_world
 
 pytestmark = pytest.mark.slow
 
 TINY = Sizes(train=360, validation=60, test=120, twins=30, pixels=32)
-METHODS = methods_of(NETWORKS)
-PLAN = Plan(("plain", "image annotator"), tuple(METHODS), (0,), TINY, 1)
+PLAN = Plan(("plain", "image annotator"), tuple(METHODS[NETWORKS]), (0,), TINY, 1)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +29,7 @@ def rows(cache, short_tuning):
 
 def test_every_method_runs_and_is_scored(rows):
     ran = {(row["world"], row["method"]) for row in rows}
-    assert {method for world, method in ran if world == "plain"} == set(METHODS)
+    assert {method for world, method in ran if world == "plain"} == set(METHODS[NETWORKS])
     # The image annotator has no T(alpha).
     assert ("image annotator", "ddb-right") not in ran
     for row in rows:
@@ -75,7 +74,7 @@ def test_summaries_are_means_over_seeds_sorted_by_accuracy():
 
 def test_scores_of_methods_on_real_catalogues(shared_data, tmp_path):
     worlds = [without_picture for without_picture in WITHOUT_PICTURES if without_picture in FILES]
-    plan = Plan(tuple(worlds), tuple(methods_of(TABLES)), (0,), None, data=shared_data)
+    plan = Plan(tuple(worlds), tuple(METHODS[TABLES]), (0,), None, data=shared_data)
     by = {(row["world"], row["method"]): row["scores"] for row in run_plan(plan, tmp_path)}
     paper = "GZ2 votes, T >= -3"
     hart = by[paper, "Hart et al. 2016"]

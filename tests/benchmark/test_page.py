@@ -26,9 +26,9 @@ def test_the_docs_tables_and_the_figure_have_the_scores_of_the_csv_files(file, b
     ]
     titles = {name: method.title for name, method in BOARDS[board].methods.items() if name in frame["method"]}
     table = (DOCS / "numbers" / file).with_suffix(".md").read_text(encoding="utf-8")
-    assert summary_table(rows, titles).markdown() in table
+    assert summary_table(rows, titles, BOARDS[board].of).markdown() in table
     assert scores_frame(rows, titles).equals(frame)
-    figure = leaderboard_figure(rows, titles)
+    figure = leaderboard_figure(rows, titles, BOARDS[board].of)
     assert len(figure.axes) == 2
     for axes in figure.axes:
         assert sum(len(one.get_xdata()) for line in axes.containers for one in line[:1]) == frame.height

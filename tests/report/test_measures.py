@@ -70,7 +70,7 @@ def test_bias_is_that_of_the_measures_on_known_galaxies():
     rows = slice(1, None, 2)
     expected = cv18(LABELS[rows], ALPHA[rows], COLUMNS[rows], tree.depth, tree.bins, bootstrap=0).value
     assert tree.bias(two("half", "column", half)).value == expected
-    alone = BiasTree.fitting(ALPHA, None, bootstrap=0, seed=0)
+    alone = BiasTree.fitting(ALPHA, COLUMNS[:, :0], bootstrap=0, seed=0)
     assert alone.measure == "CV14"
     assert alone.bias(OBSERVED).value == cv14(LABELS, ALPHA, alone.bins, bootstrap=0).value
 

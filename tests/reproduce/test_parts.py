@@ -88,11 +88,12 @@ def test_failures_and_missing_data_stop_only_dependent_stages(work):
 
 
 def test_only_missing_data_are_fetched(tmp_path):
-    assert missing_archives(tmp_path, Inputs()) == ["gz2", "sdss", "simard"]
-    assert missing_archives(tmp_path, Inputs(table="t")) == []
+    work = Work(tmp_path, tmp_path / "out", Inputs(), ReproduceOptions())
+    assert missing_archives(work) == ["gz2", "sdss", "simard"]
+    assert missing_archives(replace(work, inputs=Inputs(table="t"))) == []
     (tmp_path / "simard").mkdir()
     (tmp_path / "simard" / "table3.parquet").touch()
-    assert missing_archives(tmp_path, Inputs()) == ["gz2", "sdss"]
+    assert missing_archives(work) == ["gz2", "sdss"]
 
 
 @pytest.fixture
@@ -107,7 +108,7 @@ def measured():
         name: LabelSet.of_two(name, "observed" if name == "gz2b" else "labels", values, SMOOTH_OR_DISK)
         for name, values in labels.items()
     }
-    return Measured(pl.DataFrame({"alpha": alpha}), sets, BiasTree(alpha, None, 0, 10, 60), ())
+    return Measured(pl.DataFrame({"alpha": alpha}), sets, BiasTree(alpha, np.empty((alpha.size, 0)), 0, 10, 60), ())
 
 
 def pairs_of(measured):
@@ -186,7 +187,7 @@ def test_invalid_options_and_settings_of_networks_are_refused_before_any_stage_r
             run_experiment(tmp_path, tmp_path / "out", ReproduceOptions("0.01"), {"training": training})
     assert not (tmp_path / "out").exists()
     with pytest.raises(InputError, match="preset quick, standard or paper"):
-        network_config(Inputs(), ReproduceOptions(preset="dcv14"))
+        network_config(Work(tmp_path, tmp_path / "out", Inputs(), ReproduceOptions(preset="dcv14")))
 
 
 def test_a_statement_holds_or_is_contradicted_by_its_errors():

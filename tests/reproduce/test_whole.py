@@ -247,6 +247,9 @@ def test_verdicts_on_hst_images_are_counted(capsys, again, data):
     status, result, code = reproduce(capsys, data, again, "--stages", "figure4")
     assert (code, status["figure4"]) == (1, "failed")
     assert "verdicts.csv" in next(one["text"] for one in result["stages"] if one["name"] == "figure4")
+    listed.clear().write_csv(file)
+    status, _, code = reproduce(capsys, data, again, "--stages", "figure4")
+    assert (code, status["figure4"]) == (0, "cached")  # as without verdicts
 
 
 def test_the_page_needs_no_other_file_and_shows_the_papers_values(whole):

@@ -6,7 +6,7 @@ Replacements are a TOML file (`overrides`, or the environment variable TRUEMORPH
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, Field
 
 from truemorph.errors import InputError, nearest
-from truemorph.io import PathLike, checked, read_toml
+from truemorph.io import checked, read_toml
 
 ENVIRONMENT = "TRUEMORPH_ADDRESSES"
 
@@ -46,34 +46,31 @@ def without_login(url: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
-def addresses(overrides: PathLike | Mapping[str, Any] | None = None) -> dict[str, Address]:
+def addresses(overrides: Path | None = None) -> dict[str, Address]:
     """Return the addresses by name; TRUEMORPH_ADDRESSES, then `overrides`, replace the packaged ones.
 
-    Overrides are a file or a dict of name and url, or url and checksum. A new URL removes the packaged checksum.
+    Overrides are a file of name and url, or url and checksum. A new URL removes the packaged checksum.
     """
     packaged = read_toml(Path(__file__).with_name("addresses.toml"))
     by_name = {name: Address(name=name, **settings) for name, settings in _entries(packaged)}
-    for source in (os.environ.get(ENVIRONMENT), overrides):
-        if not source:
-            continue
-        table, shown = (source, "addresses") if isinstance(source, Mapping) else (read_toml(source), source)
-        for name, settings in _entries(table):
+    for source in (source for source in (os.environ.get(ENVIRONMENT), overrides) if source):
+        for name, settings in _entries(read_toml(source)):
             if name not in by_name:
-                raise InputError(f"{shown}: no address {name}; {nearest(name, list(by_name), what='addresses')}")
+                raise InputError(f"{source}: no address {name}; {nearest(name, list(by_name), what='addresses')}")
             old = by_name[name].model_dump()
-            # The published checksum is not valid for another file.
-            dropped = {"checksum": None} if settings.get("url", old["url"]) != old["url"] else {}
-            by_name[name] = checked(Address, old | dropped | settings, f"{shown}: {name}:")
+            if settings.get("url", old["url"]) != old["url"]:
+                old["checksum"] = None  # it is not valid for another file
+            by_name[name] = checked(Address, old | settings, f"{source}: {name}:")
     return by_name
 
 
-def _entries(table: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+def _entries(table: dict[str, Any], before: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield names and settings; in TOML, `gz2.images = ...` is a nested table but `"gz2.images" = ...` is not."""
     for key, value in table.items():
         name = before + key
-        if not isinstance(value, Mapping):
+        if not isinstance(value, dict):
             yield name, {"url": value}
         elif "." in name:
-            yield name, dict(value)
+            yield name, value
         else:
             yield from _entries(value, f"{name}.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -11,7 +10,6 @@ from typing import Any, Literal, get_args
 from truemorph.archives.addresses import addresses
 from truemorph.archives.provenance import Fetched
 from truemorph.errors import extras_named
-from truemorph.io import PathLike
 
 # Modules of this package with PER_SECOND (maximum requests per second) and `fetch(session, known, out, *, options)`.
 Archive = Literal["gz2", "sdss", "simard", "hst"]
@@ -25,9 +23,9 @@ def options_of(name: str) -> set[str]:
 
 def fetch(
     name: str,
-    out: PathLike | None = None,
+    out: Path | None = None,
     *,
-    addresses_from: PathLike | Mapping[str, Any] | None = None,
+    addresses_from: Path | None = None,
     per_second: float | None = None,
     **options: Any,
 ) -> Fetched:
@@ -39,7 +37,7 @@ def fetch(
     from truemorph.archives.http import Session
 
     session = Session(archive.PER_SECOND if per_second is None else per_second)
-    return archive.fetch(session, addresses(addresses_from), Path(out or Path("data") / name), **options)
+    return archive.fetch(session, addresses(addresses_from), out or Path("data") / name, **options)
 
 
 def _module(name: str) -> ModuleType:

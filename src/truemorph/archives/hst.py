@@ -26,7 +26,7 @@ from truemorph.errors import InputError, TruemorphError, nearest
 from truemorph.findings import Finding
 from truemorph.io import file_hash, write_file
 from truemorph.progress import progress
-from truemorph.tables import numeric_columns, read_table
+from truemorph.tables import numeric_columns, read_columns, read_table
 
 PER_SECOND = 2.0
 HIPS = tuple(f"CDS/P/HST/{name}" for name in ("color", "I", "SDSSz", "SDSSr", "R", "wideV", "V", "B"))
@@ -82,7 +82,7 @@ def fetch(
         write_recorded(out / "hst.csv", table, sources[0], query, {})
         if in_a_row == _GIVE_UP:
             raise TruemorphError(f"{in_a_row} images in a row {rows[name]['status']}")
-    statuses = [str(rows[name]["status"]) for name in objects]
+    statuses = [rows[name]["status"] for name in objects]
     failed = [status for status in statuses if status.startswith(FAILED)]
     counts = {status: statuses.count(status) for status in (OK, OUTSIDE, BLANK)} | {FAILED: len(failed)}
     findings = []
@@ -135,11 +135,7 @@ def _earlier(out: Path, query: str) -> dict[str, dict[str, Any]]:
     made = entry_of(path).get("query", query)
     if made != query:
         raise InputError(f"{out}: holds images with other settings ({made}); choose another folder (`out`)")
-    try:
-        table = pl.read_csv(path, schema_overrides=_SCHEMA)
-        return {row["object_id"]: row for row in table.select(*_SCHEMA).iter_rows(named=True)}
-    except pl.exceptions.PolarsError as problem:
-        raise InputError(f"{path}: not readable as CSV; choose another folder (`out`)") from problem
+    return {row["object_id"]: row for row in read_columns(path, _SCHEMA, nulls=True).iter_rows(named=True)}
 
 
 def _is_done(out: Path, place: dict[str, Any], row: dict[str, Any]) -> bool:

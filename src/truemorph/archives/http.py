@@ -58,7 +58,7 @@ class BrokenAnswerError(Exception):
 class Session(requests.Session):
     """A requests session with retries and a rate limit, which other clients such as pyvo can use too."""
 
-    def __init__(self, per_second: float = 2.0) -> None:
+    def __init__(self, per_second: float) -> None:
         super().__init__()
         if not per_second > 0:
             raise InputError(f"`rate` must be more than 0 requests per second; got {per_second:g}")
@@ -114,13 +114,7 @@ class Session(requests.Session):
 
     def read(self, url: str, params: dict[str, Any]) -> bytes:
         """Return the body of a response with query parameters `params`; a web page is an error."""
-
-        def once() -> bytes:
-            body = self.get(url, params=params).content
-            refuse_page(body)
-            return body
-
-        return self.whole(once, url)
+        return self.whole(lambda: checked_body(self.get(url, params=params).content), url)
 
 
 def _wait(response: requests.Response, url: str) -> float:
@@ -139,10 +133,11 @@ def first_words(body: bytes) -> str:
     return " ".join(text.split())[:120]
 
 
-def refuse_page(head: bytes) -> None:
-    """Raise BrokenAnswerError if the response is a web page instead of data."""
-    if head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<") and _PAGE.search(head[:1000]):
-        raise BrokenAnswerError(f'received a web page instead of data ("{first_words(head)}")')
+def checked_body(body: bytes) -> bytes:
+    """Return a response or its beginning; BrokenAnswerError if it is a web page instead of data."""
+    if body.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<") and _PAGE.search(body[:1000]):
+        raise BrokenAnswerError(f'received a web page instead of data ("{first_words(body)}")')
+    return body
 
 
 def download(session: Session, address: Address, path: Path) -> None:
@@ -192,15 +187,14 @@ def _transfer(session: Session, url: str, part: Path, described: Path) -> None:
         chunks = response.raw.stream(CHUNK, decode_content=False)
         first = next(chunks, b"")
         if not have:
-            refuse_page(first)
+            checked_body(first)
             etag = response.headers.get("ETag", "W/")  # a weak ETag does not guarantee identical bytes
             validator = response.headers.get("Last-Modified") if etag.startswith("W/") else etag
             part.unlink(missing_ok=True)
             write_json(described, {"url": without_login(url), "validator": validator, "size": total})
         with part.open("ab") as file, progress(total, part.stem, "B", initial=have) as bar:
             while first:
-                file.write(first)
-                bar.update(len(first))
+                bar.update(file.write(first))
                 first = next(chunks, b"")
 
 

@@ -14,8 +14,8 @@ from pydantic import RootModel
 
 from truemorph._version import __version__
 from truemorph.archives.addresses import Address
-from truemorph.findings import Finding
-from truemorph.io import PathLike, file_hash, read_checked, write_json
+from truemorph.findings import Findings
+from truemorph.io import file_hash, read_checked, write_json
 from truemorph.tables import CatalogTable, write_table
 
 PROVENANCE = "provenance.json"
@@ -31,15 +31,15 @@ class Fetched:
     folder: Path
     counts: dict[str, int]
     sources: tuple[Address, ...]
-    findings: tuple[Finding, ...] = ()
+    findings: Findings = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
         return {
             "archive": self.archive,
-            "folder": str(self.folder),
+            "folder": self.folder,
             "counts": self.counts,
-            "findings": [finding.to_dict() for finding in self.findings],
+            "findings": self.findings,
             "sources": [
                 {"name": source.name, "url": source.public_url, "licence": source.licence, "citation": source.citation}
                 for source in self.sources
@@ -86,9 +86,8 @@ def is_local(folder: Path) -> bool:
     return not hosts.isdisjoint(("localhost", "127.0.0.1", "::1"))
 
 
-def origin(path: PathLike) -> dict[str, Any]:
+def origin(path: Path) -> dict[str, Any]:
     """Return a file's `sha256` and `bytes`, and its entry in `provenance.json`; `changed` if it is another file now."""
-    path = Path(path)
     entry = entry_of(path)
     file = {"sha256": file_hash(path), "bytes": path.stat().st_size}
     changed = {"changed": True} if entry.get("sha256", file["sha256"]) != file["sha256"] else {}

@@ -23,7 +23,7 @@ import requests
 
 from truemorph.archives.addresses import Address
 from truemorph.archives.gz2 import VOTE_TABLES
-from truemorph.archives.http import BrokenAnswerError, Session, TooMuchError, first_words, refuse_page
+from truemorph.archives.http import BrokenAnswerError, Session, TooMuchError, checked_body, first_words
 from truemorph.archives.provenance import Fetched, entry_of, is_recorded, write_recorded
 from truemorph.archives.queries import TIMED_OUT, find_column, in_batches
 from truemorph.errors import InputError, TruemorphError, reason
@@ -174,19 +174,19 @@ def _finished(out: Path, ids: pl.Series, sql: str, url: str) -> pl.DataFrame | N
 def _table(photometry: pl.DataFrame, detections: pl.DataFrame) -> pl.DataFrame:
     """Return one row per object, null if not measured, with the smallest PSF of all fields."""
     measured = pl.when(pl.col(pl.Float64) > _UNMEASURED).then(pl.col(pl.Float64))
-    width = pl.when(pl.col("psfWidth_r") > 0).then("psfWidth_r").alias("psfWidth_r")
+    positive = pl.col("petroRad_r", "psfWidth_r")
     table = (
         photometry.sort("objid", "zConf", descending=[False, True])
         .unique("objid", keep="first", maintain_order=True)
         .with_columns(measured)
         .with_columns(
-            width,
+            pl.when(positive > 0).then(positive),
             petroRadErr_r=pl.when(pl.col("petroRadErr_r") >= 0).then("petroRadErr_r"),
-            petroRad_r=pl.when(pl.col("petroRad_r") > 0).then("petroRad_r"),
         )
     )
-    seeing = pl.concat([part.select("objid", width) for part in (table, detections)])
-    best = seeing.group_by("objid").agg(psfWidth_r_best=pl.col("psfWidth_r").min())
+    seeing = pl.concat([part.select("objid", "psfWidth_r") for part in (table, detections)])
+    width = pl.col("psfWidth_r")
+    best = seeing.filter(width > 0).group_by("objid").agg(psfWidth_r_best=width.min())
     return left_join(table, best, "objid").select(*COLUMNS)
 
 
@@ -203,8 +203,7 @@ def _found(session: Session, url: str, out: Path, query: Query, ids: pl.Series) 
 
 def _rows(response: requests.Response, query: Query) -> pl.DataFrame:
     """Parse a response, with exact ids."""
-    refuse_page(response.content)
-    text = response.content.decode("utf-8-sig", "replace")
+    text = checked_body(response.content).decode("utf-8-sig", "replace")
     if _TOO_MANY.search(text):
         raise BrokenAnswerError("SkyServer had too many queries this minute", wait=65.0)
     if "ERROR" in text:

@@ -19,7 +19,7 @@ from pyvo.dal import DALQueryError
 from pyvo.dal.tap import TAPQuery, TAPResults
 
 from truemorph.archives.addresses import Address
-from truemorph.archives.http import BrokenAnswerError, Session, TooMuchError, first_words, refuse_page
+from truemorph.archives.http import BrokenAnswerError, Session, TooMuchError, checked_body, first_words
 from truemorph.archives.provenance import Columns, Fetched, is_recorded, write_recorded
 from truemorph.archives.queries import TIMED_OUT, in_batches
 from truemorph.errors import TruemorphError
@@ -96,8 +96,7 @@ def _ask(session: Session, url: str, adql: str, most: int | None = None) -> pl.D
     query = TAPQuery(url, adql, maxrec=most, session=session)
 
     def once() -> pl.DataFrame:
-        content = query.submit().content
-        refuse_page(content)
+        content = checked_body(query.submit().content)
         try:
             with warnings.catch_warnings(action="ignore"):
                 result = TAPResults(parse(io.BytesIO(content)), url=url, session=session)
@@ -119,6 +118,6 @@ def _cleaned(frame: pl.DataFrame) -> pl.DataFrame:
     frame = frame.rename({name: ours for name, (ours, _, _) in _COLUMNS.items()})
     numbers = pl.col(pl.Float64)
     frame = frame.with_columns(pl.when((numbers - _MISSING).abs() > 1e-3).then(numbers))
-    lengths = [name for name, unit, _ in _COLUMNS.values() if unit.startswith("kpc")]
-    frame = frame.with_columns(pl.when(pl.col(name) > 0).then(name).name.keep() for name in lengths)
+    lengths = pl.col([name for name, unit, _ in _COLUMNS.values() if unit.startswith("kpc")])
+    frame = frame.with_columns(pl.when(lengths > 0).then(lengths))
     return frame.with_columns(r_half_arcsec=pl.col("r_half") / pl.col("Scale"))

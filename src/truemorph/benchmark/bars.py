@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from truemorph.arrays import rms
 from truemorph.benchmark.worlds import EFIGI_ALPHA, EFIGI_SPREAD, FILES, Sizes, World, degraded_efigi, drawn, split_of
 from truemorph.bias.binning import Bins
 from truemorph.bias.curves.paths import TreeTransition
@@ -46,9 +47,9 @@ _OVERDISPERSION = 0.2
 
 def known_transition() -> TreeTransition:
     """Return T of paths of the volunteers who look at degraded EFIGI images."""
-    scores = [[[[0, 0], *answers] for answers in every] for every in _SCORES]
+    scores = tuple([[[0, 0], *answers] for answers in every] for every in _SCORES)
     rho = ((_OVERDISPERSION,) * len(ASKED.classes),) * len(ASKED.questions)
-    return TreeTransition(ASKED, tuple(scores), tuple(scores), rho, (np.log(EFIGI_ALPHA),), (EFIGI_SPREAD,))
+    return TreeTransition(ASKED, scores, scores, rho, (np.log(EFIGI_ALPHA),), (EFIGI_SPREAD,))
 
 
 def draw_votes(transition: TreeTransition, classes: np.ndarray, alpha: np.ndarray, seed: int) -> Votes:
@@ -67,7 +68,7 @@ def draw_votes(transition: TreeTransition, classes: np.ndarray, alpha: np.ndarra
         # Gamma variates need positive parameters.
         p = rng.standard_gamma(np.exp(log_mean)[np.arange(n), classes] * concentration[:, None] + 1e-9) + 1e-12
         counts[question.name] = rng.multinomial(volunteers, p / p.sum(axis=1, keepdims=True))
-        reached |= dict(zip(question.answers, counts[question.name].T, strict=True))
+        reached |= zip(question.answers, counts[question.name].T, strict=True)
     return Votes(asked_of, counts)
 
 
@@ -102,7 +103,7 @@ def _efigi_bars(name: str, seed: int, sizes: Sizes, data: Path) -> World:
     disk, tilt, bar = pl.col("t") >= -3, pl.col("inclination"), pl.col("bar_length")
     class_number = pl.when(pl.col("t") <= -4).then(0).when(disk & (tilt >= 0.75)).then(1)
     class_number = class_number.when(disk & tilt.is_between(0, 0.5) & (bar >= 0)).then(2 + (bar > 0).cast(pl.Int64))
-    classes = table.select(class_number.otherwise(UNKNOWN).fill_null(UNKNOWN)).to_series().to_numpy()
+    classes = table.select(class_number.otherwise(UNKNOWN)).to_series().to_numpy()
     world, _ = degraded_efigi(name, "experts' bar_length > 0", table["image"], classes, seed, sizes, data)
     transition = known_transition()
     votes = draw_votes(transition, world.truth, world.alpha, seed)
@@ -119,20 +120,19 @@ def answer_scores(world: World, p: np.ndarray | None, labels: np.ndarray) -> dic
     truth, alpha = world.truth[rows], world.alpha[rows]
     no, yes = map(ASKED.classes.index, BAR_CLASSES)
     inside = np.isin(truth, (no, yes))
+
+    def barred(values: np.ndarray) -> np.ndarray:
+        """Return p(bar | the question applies) from p of all classes, shape (M, K)."""
+        return values[:, yes] / np.maximum(values[:, yes] + values[:, no], 1e-12)
+
     p_bar, own, bar = None, labels[inside] == yes, (truth[inside] == yes).astype(np.int64)
     if p is not None:
-        p_bar = p[inside, yes] / np.maximum(p[inside, yes] + p[inside, no], 1e-12)
+        p_bar = barred(p[inside])
         own = p_bar > 0.5
     scores = score(bar, alpha[inside], own.astype(np.int64), p_bar, world.intrinsic[rows][inside], world.seed)
-    bins = Bins.cut(alpha, 5)
-    one_hot = np.eye(len(ASKED.classes))
-
-    def fractions(values: np.ndarray) -> np.ndarray:
-        barred, other = bins.means(values[:, [yes, no]]).T
-        return barred / np.maximum(barred + other, 1e-12)
-
+    bins, one_hot = Bins.cut(alpha, 5), np.eye(len(ASKED.classes))
     for name, values in (("hard", one_hot[labels]), ("soft", p)):
         if values is not None:
-            off = fractions(values) - fractions(one_hot[truth])
-            scores[f"fraction_rms_{name}"] = float(np.sqrt(np.mean(off**2)))
+            off = barred(bins.means(values)) - barred(bins.means(one_hot[truth]))
+            scores[f"fraction_rms_{name}"] = rms(off)
     return scores

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from truemorph.arrays import rms
 from truemorph.errors import InputError
-from truemorph.findings import Finding
+from truemorph.findings import Findings
 from truemorph.images.degrade import degrade
 from truemorph.questions import SMOOTH_OR_DISK
 from truemorph.results import Result, quantity_table
@@ -48,7 +49,7 @@ class ResolutionDrift(Result):
     stderr: np.ndarray
     spread: np.ndarray
     drift: float
-    findings: tuple[Finding, ...] = ()
+    findings: Findings = ()
     name: str = SMOOTH_OR_DISK[1]
 
     def summary(self) -> str:
@@ -138,6 +139,6 @@ def resolution_drift(
         shift=shift,
         stderr=changes.std(axis=1, ddof=1) / np.sqrt(changes.shape[1]),
         spread=np.sqrt(np.mean(changes**2, axis=1)),
-        drift=float(np.sqrt(np.mean(shift**2))),
+        drift=rms(shift),
         name=name,
     )

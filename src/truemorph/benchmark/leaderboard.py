@@ -15,7 +15,7 @@ import polars as pl
 
 from truemorph._version import __version__
 from truemorph.benchmark.bars import BAR, BAR_WORLDS, answer_scores, make_bar_world
-from truemorph.benchmark.methods import NETWORKS, TABLES, Method, benchmark_config, methods_of
+from truemorph.benchmark.methods import METHODS, NETWORKS, TABLES, Method, Outcome, benchmark_config
 from truemorph.benchmark.worlds import CLASSES, FILES, WITH_PICTURES, WITHOUT_PICTURES, Sizes, World, make_world
 from truemorph.bias.metrics.scores import drift, score
 from truemorph.errors import InputError, require_extra
@@ -42,9 +42,9 @@ class Board:
 
 
 BOARDS = {
-    NETWORKS: Board(WITH_PICTURES, methods_of(NETWORKS), make_world),
-    TABLES: Board(WITHOUT_PICTURES, methods_of(TABLES), make_world),
-    BAR: Board(BAR_WORLDS, methods_of(BAR), make_bar_world, BAR),
+    NETWORKS: Board(WITH_PICTURES, METHODS[NETWORKS], make_world),
+    TABLES: Board(WITHOUT_PICTURES, METHODS[TABLES], make_world),
+    BAR: Board(BAR_WORLDS, METHODS[BAR], make_bar_world, BAR),
 }
 
 
@@ -66,26 +66,27 @@ class Plan:
         """Its worlds and methods."""
         return BOARDS[self.question or (TABLES if self.sizes is None else NETWORKS)]
 
-    def methods_in(self, world: str) -> list[Method]:
+    def methods_in(self, world: str) -> list[str]:
         """Return the methods that can run in a world."""
-        chosen = map(self.board.methods.__getitem__, self.methods)
-        return [method for method in chosen if world in (method.worlds or [world])]
+        return [name for name in self.methods if world in (self.board.methods[name].worlds or [world])]
 
 
-def _row(world: World, method: Method) -> dict[str, Any]:
+def _row(world: World, method: str, run: Callable[[World], Outcome]) -> dict[str, Any]:
     rows = world.scored
     began = time.process_time()
     with warnings.catch_warnings(action="ignore", category=FindingWarning):
-        outcome = method.run(world)
+        outcome = run(world)
     measured: dict[str, Any] = {"seconds": time.process_time() - began}
-    p = None if outcome.p is None else outcome.p[rows]
-    if outcome.predict is not None:
-        p, *twins = [outcome.predict(images) for images in (world.images[rows], *world.twins)]
+    p = None
+    if isinstance(outcome, np.ndarray):
+        p = outcome[rows]
+    elif outcome is not None:
+        p, *twins = map(outcome, (world.images[rows], *world.twins))
         if twins:
             n = len(world.twins[0])
             measured["drift"] = drift(p[:n], twins, world.truth[rows][:n])
     if world.images is not None:
-        tell(f"{world.name} {world.seed} {method.name}: {measured['seconds']:.0f} s")
+        tell(f"{world.name} {world.seed} {method}: {measured['seconds']:.0f} s")
     labels = world.labels[rows]
     if p is not None:
         labels = p.argmax(axis=1) if p.ndim == 2 else (p > 0.5).astype(np.int64)
@@ -97,7 +98,7 @@ def _row(world: World, method: Method) -> dict[str, Any]:
         "world": world.name,
         "definition": f"{world.classes[1]} = {world.definition}",
         "seed": world.seed,
-        "method": method.name,
+        "method": method,
         "scores": scores | measured,
     }
 
@@ -120,12 +121,12 @@ def _rows_of_world(task: tuple[str, int, Plan, Path]) -> list[dict[str, Any]]:
     world = None
     rows = []
     for method in plan.methods_in(name):
-        path = folder / f"row-{content_hash({**config, 'method': method.name})[:16]}.json"
+        path = folder / f"row-{content_hash({**config, 'method': method})[:16]}.json"
         if path.is_file():
-            tell(f"{name} {seed} {method.name}: cached in {path}")
+            tell(f"{name} {seed} {method}: cached in {path}")
         else:
             world = world or replace(plan.board.make(name, seed, plan.sizes, plan.data), config=training)
-            write_json(path, _row(world, method))
+            write_json(path, _row(world, method, plan.board.methods[method].run))
         rows.append(read_json(path))
     return rows
 

@@ -32,7 +32,7 @@ from truemorph.catalogs.sampling import TEST, TRAIN, UNUSED, VALIDATION
 from truemorph.classifiers.logistic import DebiasedLogisticRegression
 from truemorph.config import TrainingConfig, training_config
 from truemorph.images.degrade import degrade
-from truemorph.questions import Asked, Votes, log_odds
+from truemorph.questions import Votes, log_odds
 from truemorph.simulate.annotate import VOLUNTEERS
 
 NETWORKS, TABLES = "networks", "tables"  # with images and without
@@ -47,13 +47,9 @@ def benchmark_config(pixels: int, epochs: int) -> TrainingConfig:
     return training_config("quick", folds=1, crop=1.0, image_size=pixels, epochs=epochs)
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """Result of a method: `predict` or `p`; with neither, it leaves the observed labels as they are."""
-
-    # p(class 1), shape (M,), of images, shape (M, S, S, 3); of a question p of all classes, shape (M, K).
-    predict: Callable[[np.ndarray], np.ndarray] | None = None
-    p: np.ndarray | None = None  # the same of all galaxies, from methods without images
+# Result of a method: a function of images, shape (M, S, S, 3), that returns p(class 1), shape (M,), or of a question p
+# of all classes, shape (M, K); or these p of all galaxies; or None, if it leaves the observed labels as they are.
+Outcome = Callable[[np.ndarray], np.ndarray] | np.ndarray | None
 
 
 def network(
@@ -88,8 +84,10 @@ def network(
     if votes is not None:
         observed = {"votes": votes[rows]}
     else:
-        known = label_columns(curve, labels, argument(world, curve)) if evidence is None else evidence
-        observed = {"evidence": known[rows], "questions": (world.asked,)}
+        if evidence is None:
+            argument = np.column_stack([world.alpha, world.features]) if curve.n_observables else world.alpha
+            evidence = label_columns(curve, labels, argument)
+        observed = {"evidence": evidence[rows], "questions": (world.asked,)}
     if tuned:
         gold = learned.gold[rows]
         observed["gold"] = Gold((gold != UNKNOWN).astype(float), certain(gold, len(world.names)))
@@ -102,8 +100,8 @@ def trained(world: World, labels: np.ndarray, transition: Transition | None = No
     """Train a classifier, with the options of `network`, and predict with it."""
     model = network(world, labels, transition, **options)
     if world.asked is not None:
-        return Outcome(model.probabilities)
-    return Outcome(lambda images: model.predict_proba(images)[:, 1])
+        return model.probabilities
+    return lambda images: model.predict_proba(images)[:, 1]
 
 
 def through(world: World, transition: Transition | None, *, tuned: bool = False) -> Outcome:
@@ -112,11 +110,6 @@ def through(world: World, transition: Transition | None, *, tuned: bool = False)
     if world.asked is None:
         return trained(world, world.labels, transition, tuned=tuned)
     return trained(world, world.labels, evidence=of_votes(world, transition), tuned=tuned)
-
-
-def argument(world: World, transition: Transition) -> np.ndarray:
-    """Return what T depends on: α, or α and features, shape (N,) or (N, 1 + F)."""
-    return np.column_stack([world.alpha, world.features]) if transition.n_observables else world.alpha
 
 
 def certain(classes: np.ndarray, n_classes: int) -> np.ndarray:
@@ -130,9 +123,9 @@ def of_votes(world: World, transition: Transition) -> np.ndarray:
     return evidence - evidence.max(axis=1, keepdims=True)
 
 
-def learning_votes(world: World, asked: Asked) -> Votes:
+def learning_votes(world: World) -> Votes:
     """Return the votes for galaxies of training and validation."""
-    return asked.votes(world.votes.columns[world.learning])
+    return world.votes.asked.votes(world.votes.columns[world.learning])
 
 
 # Estimates of T(α) from labels and columns of the training galaxies
@@ -161,7 +154,7 @@ def with_gold(world: World) -> TransitionFit:
     """Estimate T(α) from 300 gold labels; family by AIC, of a question that of paths."""
     if world.asked is not None:
         rows = world.learning
-        return fit_transition(learning_votes(world, world.asked), world.alpha[rows], gold=world.gold[rows])
+        return fit_transition(learning_votes(world), world.alpha[rows], gold=world.gold[rows])
     return _best_of_families(world, gold=world.gold[world.learning], seed=world.seed)
 
 
@@ -238,7 +231,7 @@ def votes_regressed(world: World) -> Outcome:
     design = np.column_stack([*columns, *world.intrinsic.T])
     model = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=1000))
     has_gold = gold != UNKNOWN
-    return Outcome(p=model.fit(design[has_gold], gold[has_gold]).predict_proba(design)[:, 1])
+    return model.fit(design[has_gold], gold[has_gold]).predict_proba(design)[:, 1]
 
 
 # Networks
@@ -273,10 +266,8 @@ def undoubted(world: World) -> np.ndarray:
 
     folded = network(world, world.labels, folds=_FOLDS)
     seen = folded.seen.filter(pl.col("fold") >= 0)
-    rows, fold = seen["object_id"].to_numpy(), seen["fold"].to_numpy()
-    p = np.empty((rows.size, 2))
-    for member in range(_FOLDS):
-        p[fold == member] = folded.member_probabilities(world.images[rows[fold == member]], member)
+    rows = seen["object_id"].to_numpy()
+    p, _ = folded.out_of_fold(world.images[rows], seen["fold"].to_numpy(), folded.member_probabilities)
     kept = np.ones(world.alpha.size, bool)
     kept[rows] = ~find_label_issues(world.labels[rows], p, n_jobs=1)
     return kept
@@ -298,7 +289,7 @@ def matched(world: World) -> Outcome:
     if world.asked is None:
         labels[rows] = matched_fractions(world.vote_fraction[rows], alpha, intrinsic) > 0.5
     else:
-        labels[rows] = matched_votes(learning_votes(world, world.asked), alpha, intrinsic, world.seed).labels
+        labels[rows] = matched_votes(learning_votes(world), alpha, intrinsic, world.seed).labels
     return trained(world, labels)
 
 
@@ -320,7 +311,7 @@ def majority_with_cuts(world: World) -> Outcome:
     split = np.where(has_votes | (world.split == TEST), world.split, UNUSED)
     model = network(world, of_answers[counts.argmax(axis=1)], split=split)
     # A weight that hardly counts in the fraction keeps p(bar | the question applies) of the others.
-    return Outcome(p=model.probabilities(world.images) * np.where(has_votes, 1.0, 1e-9)[:, None])
+    return model.probabilities(world.images) * np.where(has_votes, 1.0, 1e-9)[:, None]
 
 
 def gold_alone(world: World) -> Outcome:
@@ -337,7 +328,7 @@ def measured_shapes(world: World) -> Outcome:
     """Fit DCV14 to shapes measured on the images."""
     rows = world.learning
     model = DebiasedLogisticRegression().fit(world.features[rows], world.labels[rows], alpha=world.alpha[rows])
-    return Outcome(lambda images: model.predict_proba(catalogue_features(images))[:, 1])
+    return lambda images: model.predict_proba(catalogue_features(images))[:, 1]
 
 
 def ddb(estimate: Estimate, *, tuned: bool = False) -> Callable[[World], Outcome]:
@@ -360,8 +351,7 @@ def twin_transition(world: World) -> Transition:
     labels = []
     for level in levels:
         seed = int(rng.integers(2**31))
-        lower = np.full(sharp.size, level)
-        pictures = degrade(world.images[sharp], world.alpha[sharp], lower, world.radius[sharp], seed)
+        pictures = degrade(world.images[sharp], world.alpha[sharp], level, world.radius[sharp], seed)
         labels.append((rng.random(sharp.size) < emulator.predict_proba(pictures)[:, 1]).astype(np.int64))
     observed, gold = np.concatenate(labels), np.tile(world.labels[sharp], _TWIN_LEVELS)
     false_disk = "fit" if np.any((gold == 0) & (observed == 1)) else 0.0
@@ -399,16 +389,14 @@ def posterior_of(estimate: Estimate) -> Callable[[World], Outcome]:
     def run(world: World) -> Outcome:
         fit = estimate(world)
         p = fit.class_fractions[1] if fit.probabilities is None else fit.probabilities[:, 1]
-        resolution = argument(world, fit.transition)
-        after = _after_label(np.broadcast_to(p, world.truth.shape), world.labels, resolution, fit.transition)
-        return Outcome(p=after)
+        return _after_label(np.broadcast_to(p, world.truth.shape), world.labels, fit.sample.argument, fit.transition)
 
     return run
 
 
 def matching(world: World) -> Outcome:
     """Match vote fractions, and use them as p(class 1)."""
-    return Outcome(p=matched_fractions(world.vote_fraction, world.alpha, world.intrinsic, seed=world.seed))
+    return matched_fractions(world.vote_fraction, world.alpha, world.intrinsic, seed=world.seed)
 
 
 def regressed(world: World) -> Outcome:
@@ -416,7 +404,7 @@ def regressed(world: World) -> Outcome:
     votes = log_odds(VOLUNTEERS * np.column_stack([1 - world.vote_fraction, world.vote_fraction]))
     fractions = debiased_fractions(world.labels, world.alpha, gold=world.gold, covariates=world.intrinsic, votes=votes)
     assert fractions.probabilities is not None
-    return Outcome(p=fractions.probabilities[:, 1])
+    return fractions.probabilities[:, 1]
 
 
 def dcv14(world: World, columns: np.ndarray, *, own_label: bool = True, family: str | None = "rayleigh") -> Outcome:
@@ -437,7 +425,7 @@ def dcv14(world: World, columns: np.ndarray, *, own_label: bool = True, family: 
         p[left] = model.predict_proba(columns[left])[:, 1]
         if own_label:
             p[left] = _after_label(p[left], world.labels[left], world.alpha[left], model.transition_)
-    return Outcome(p=p)
+    return p
 
 
 def dcv14_all(world: World) -> Outcome:
@@ -448,9 +436,8 @@ def dcv14_all(world: World) -> Outcome:
 
 @dataclass(frozen=True)
 class Method:
-    """A method: command-line name, title, function, and worlds (default all)."""
+    """A method: title, function, and worlds (default all)."""
 
-    name: str
     title: str
     run: Callable[[World], Outcome]
     worlds: Sequence[str] = ()
@@ -458,55 +445,51 @@ class Method:
 
 # Worlds whose labels follow a T(α).
 _WITH_TRUE_T = [picture for picture in WITH_PICTURES if SIMULATED.get(picture, "real")]
-_LABELS = Method("labels", "observed labels", lambda world: Outcome())
-_TRUTH = Method("truth", "trained on true classes", lambda world: trained(world, world.truth))
+_LABELS = Method("observed labels", lambda world: None)
+_TRUTH = Method("trained on true classes", lambda world: trained(world, world.truth))
+# Methods of each board by their name on the command line, in the order of the figure.
 METHODS = {
-    NETWORKS: (
-        _LABELS,
-        Method("naive", "naive training", naive),
-        Method("constant", "one flip rate for all α", constant),
-        Method("cleanlab", "cleanlab, then naive", pruned),
-        Method("matching", "vote-fraction matching, then naive", matched),
-        Method("dcv14", "DCV14 on measured shapes", measured_shapes),
-        Method("ddb-paper", "DDB, paper's θ", ddb(lambda world: labels_alone(world, "binned"))),
-        Method("ddb-conditional", "DDB, T(α) given intrinsic columns", ddb(conditional)),
-        Method("ddb-gold", "DDB, T(α) from 300 gold labels", ddb(with_gold)),
-        Method("ddb-tuned", "the same, tuned on these gold labels", ddb(with_gold, tuned=True)),
-        Method("ddb-observables", "DDB, T(α, features) from 300 gold labels", ddb(with_observables)),
-        Method("ddb-twins", "DDB, T(α) from degraded twins", twins),
-        Method("ddb-right", "DDB, true T(α)", right, _WITH_TRUE_T),
-        _TRUTH,
-    ),
-    TABLES: (
-        _LABELS,
-        Method("matching", "vote-fraction matching", matching),
-        Method("dcv14", "DCV14, p(y | x)", lambda world: dcv14(world, world.features, own_label=False)),
-        Method("dcv14-posterior", "DCV14, posterior", lambda world: dcv14(world, world.features)),
-        Method("dcv14-all", "DCV14, all columns, posterior", dcv14_all),
-        Method("likelihood", "θ from labels alone, posterior", posterior_of(labels_alone)),
-        Method("conditional", "T(α) given intrinsic columns, posterior", posterior_of(conditional)),
-        Method("gold", "T(α), 300 gold labels, posterior", posterior_of(with_gold)),
-        Method("gold-observables", "T(α, features), gold labels, posterior", posterior_of(with_observables)),
-        Method("gold-votes", "300 gold labels regressed on votes", votes_regressed),
-        Method("gold-regression", "300 gold labels, regression of an estimate", regressed),
-        Method(HART, HART, lambda world: Outcome(p=world.hart), GZ2),
-    ),
-    BAR: (
-        replace(_LABELS, title="majority paths"),
-        Method("naive", "majority paths, naive training", naive),
-        Method("counts", "raw counts of votes", raw_counts),
-        Method("cuts", "majority of at least 10 votes", majority_with_cuts),
-        Method("matching", "vote-fraction matching at each question", matched),
-        Method("gold", "300 gold labels alone", gold_alone),
-        Method("ddb-gold", "DDB, T of paths from 300 gold labels", ddb(with_gold)),
-        Method("ddb-tuned", "the same, tuned on these gold labels", ddb(with_gold, tuned=True)),
-        Method("ddb-right", "DDB, true T of paths", right, ("real bars",)),
-        _TRUTH,
-    ),
+    NETWORKS: {
+        "labels": _LABELS,
+        "naive": Method("naive training", naive),
+        "constant": Method("one flip rate for all α", constant),
+        "cleanlab": Method("cleanlab, then naive", pruned),
+        "matching": Method("vote-fraction matching, then naive", matched),
+        "dcv14": Method("DCV14 on measured shapes", measured_shapes),
+        "ddb-paper": Method("DDB, paper's θ", ddb(lambda world: labels_alone(world, "binned"))),
+        "ddb-conditional": Method("DDB, T(α) given intrinsic columns", ddb(conditional)),
+        "ddb-gold": Method("DDB, T(α) from 300 gold labels", ddb(with_gold)),
+        "ddb-tuned": Method("the same, tuned on these gold labels", ddb(with_gold, tuned=True)),
+        "ddb-observables": Method("DDB, T(α, features) from 300 gold labels", ddb(with_observables)),
+        "ddb-twins": Method("DDB, T(α) from degraded twins", twins),
+        "ddb-right": Method("DDB, true T(α)", right, _WITH_TRUE_T),
+        "truth": _TRUTH,
+    },
+    TABLES: {
+        "labels": _LABELS,
+        "matching": Method("vote-fraction matching", matching),
+        "dcv14": Method("DCV14, p(y | x)", lambda world: dcv14(world, world.features, own_label=False)),
+        "dcv14-posterior": Method("DCV14, posterior", lambda world: dcv14(world, world.features)),
+        "dcv14-all": Method("DCV14, all columns, posterior", dcv14_all),
+        "likelihood": Method("θ from labels alone, posterior", posterior_of(labels_alone)),
+        "conditional": Method("T(α) given intrinsic columns, posterior", posterior_of(conditional)),
+        "gold": Method("T(α), 300 gold labels, posterior", posterior_of(with_gold)),
+        "gold-observables": Method("T(α, features), gold labels, posterior", posterior_of(with_observables)),
+        "gold-votes": Method("300 gold labels regressed on votes", votes_regressed),
+        "gold-regression": Method("300 gold labels, regression of an estimate", regressed),
+        HART: Method(HART, lambda world: world.hart, GZ2),
+    },
+    BAR: {
+        "labels": replace(_LABELS, title="majority paths"),
+        "naive": Method("majority paths, naive training", naive),
+        "counts": Method("raw counts of votes", raw_counts),
+        "cuts": Method("majority of at least 10 votes", majority_with_cuts),
+        "matching": Method("vote-fraction matching at each question", matched),
+        "gold": Method("300 gold labels alone", gold_alone),
+        "ddb-gold": Method("DDB, T of paths from 300 gold labels", ddb(with_gold)),
+        "ddb-tuned": Method("the same, tuned on these gold labels", ddb(with_gold, tuned=True)),
+        "ddb-right": Method("DDB, true T of paths", right, ("real bars",)),
+        "truth": _TRUTH,
+    },
 }
 QUICK = ("labels", "naive", "constant", "counts", "ddb-paper", "ddb-gold", "ddb-right", "truth")
-
-
-def methods_of(board: str) -> dict[str, Method]:
-    """Return the methods of a board by name, in the order of its figure."""
-    return {method.name: method for method in METHODS[board]}

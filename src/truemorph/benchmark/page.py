@@ -101,7 +101,7 @@ def draw_scores(
     titles: Mapping[str, str],
     label: str = "balanced accuracy (high is good)",
     metrics: Sequence[str] = _ACCURACY,
-) -> Any:
+) -> None:
     """Draw a score of every method, or another where it lacks that: a line a method, a marker a world."""
     worlds = _by_world(rows)
     methods = list(titles)
@@ -118,10 +118,9 @@ def draw_scores(
     panel.tick_params(axis="y", length=0)
     panel.grid(axis="x", color="0.85", lw=0.6)
     panel.set_axisbelow(True)
-    return panel
 
 
-def leaderboard_figure(rows: Rows, titles: Mapping[str, str], of: str = CLASSES[1]) -> Figure:
+def leaderboard_figure(rows: Rows, titles: Mapping[str, str], of: str) -> Figure:
     """Draw both scores, one panel below the other."""
     figure = Figure(figsize=(_WIDTH, 2 * (0.6 + _LINE * len(titles)) + 0.6), layout="constrained")
     axes: Any = figure.subplots(2)
@@ -132,7 +131,7 @@ def leaderboard_figure(rows: Rows, titles: Mapping[str, str], of: str = CLASSES[
     return figure
 
 
-def summary_table(rows: Rows, titles: Mapping[str, str], of: str = CLASSES[1]) -> Table:
+def summary_table(rows: Rows, titles: Mapping[str, str], of: str) -> Table:
     """Balanced accuracy and fraction error of each method (rows) in each world (columns)."""
     worlds = _by_world(rows)
 
@@ -182,7 +181,7 @@ def scores_frame(rows: Rows, titles: Mapping[str, str]) -> pl.DataFrame:
 def write_leaderboard(content: Mapping[str, Any], out: Path, of: str) -> None:
     """Write `leaderboard.json`, `.csv`, `.html`, `.png` and the summary as `.md`; `of` is the scored class."""
     rows, titles = content["rows"], content["titles"]
-    write_json(out / "leaderboard.json", dict(content))
+    write_json(out / "leaderboard.json", content)
     write_file(out / "leaderboard.csv", scores_frame(rows, titles).write_csv())
     summary, figure = summary_table(rows, titles, of), leaderboard_figure(rows, titles, of)
     write_file(out / "leaderboard.md", f"{summary.markdown()}\n")

@@ -21,7 +21,7 @@ import polars as pl
 
 from truemorph.bias.curves.formulas import FiskTransition, RayleighTransition
 from truemorph.bias.curves.transitions import UNKNOWN, Transition
-from truemorph.catalogs.physical import FWHM_PER_SIGMA
+from truemorph.catalogs.physical import resolution
 from truemorph.catalogs.sampling import TEST, TRAIN, VALIDATION
 from truemorph.config import TrainingConfig
 from truemorph.images.degrade import degrade
@@ -241,7 +241,7 @@ def degraded_efigi(
         # As from deeper images: colour and axis ratio before degrading.
         intrinsic=catalogue_features(sharp)[:, [0, 3]],
         split=split_of(train, validation, n),
-        images=degrade(sharp, np.full(n, np.inf), alpha, radius, seed),
+        images=degrade(sharp, np.inf, alpha, radius, seed),
         radius=radius,
     )
     return world, sharp
@@ -254,14 +254,13 @@ def _efigi(name: str, seed: int, sizes: Sizes, data: Path) -> World:
     definition = "spirals (T >= 1), experts' types"
     world, sharp = degraded_efigi(name, definition, table["image"], classes, seed, sizes, data)
     moved = world.rows(TEST)[: sizes.twins]
-    original, radius = np.full(moved.size, np.inf), world.radius[moved]
     return replace(
         world,
         vote_fraction=vote_fractions(world.truth, world.alpha, _FLIPS, seed)[1],
         features=catalogue_features(world.images),
         transition=_FLIPS,
         twins=tuple(
-            degrade(sharp[moved], original, world.alpha[moved] / factor, radius, seed + 1000 * number)
+            degrade(sharp[moved], np.inf, world.alpha[moved] / factor, world.radius[moved], seed + 1000 * number)
             for number, factor in enumerate(TWIN_FACTORS, 1)
         ),
     )
@@ -274,12 +273,12 @@ def _galaxy_zoo(name: str, seed: int, data: Path) -> World:
     frame = pl.read_csv(data / FILES[name], infer_schema_length=None)
     if name.startswith("GZ1"):
         fraction = np.asarray(frame["gz1_spiral"], float)
-        alpha = frame["petroR90_g"].to_numpy() * FWHM_PER_SIGMA / _ASSUMED_SEEING
+        alpha = resolution(frame["petroR90_g"], _ASSUMED_SEEING)
     else:
         votes, hart = (f"t01_smooth_or_features_a01_smooth_{kind}" for kind in ("weighted_fraction", "debiased"))
         frame = frame.drop_nulls(["t_type", "axis_ratio", "petroR90", "psf_fwhm"])
         fraction = 1 - frame[votes].to_numpy()
-        alpha = (frame["petroR90"] / frame["psf_fwhm"]).to_numpy() * FWHM_PER_SIGMA
+        alpha = resolution(frame["petroR90"], frame["psf_fwhm"])
         debiased = 1 - frame[hart].to_numpy()
     ratio = frame["axis_ratio"].to_numpy()[:, None]
     return World(
@@ -287,7 +286,7 @@ def _galaxy_zoo(name: str, seed: int, data: Path) -> World:
         definition=f"experts' {definition}",
         seed=seed,
         alpha=alpha,
-        truth=(frame["t_type"].cast(pl.Float64) >= _DEFINITIONS[definition]).to_numpy().astype(np.int64),
+        truth=(frame["t_type"] >= _DEFINITIONS[definition]).to_numpy().astype(np.int64),
         vote_fraction=fraction,
         intrinsic=ratio,
         features=ratio,

@@ -33,7 +33,7 @@ from truemorph.bias.population import PopulationFractions, QuotedFraction
 from truemorph.bias.result import FittedCurve, Settings, TransitionFit
 from truemorph.bias.sample import Sample
 from truemorph.errors import InputError, reason
-from truemorph.findings import Finding, findings_in, unique
+from truemorph.findings import Finding, Findings, findings_in, unique
 from truemorph.io import PathLike, plain
 from truemorph.progress import progress
 from truemorph.questions import Asked, fraction_names
@@ -92,7 +92,7 @@ class Estimate(Result):
     calibration: Calibration
     fractions: PopulationFractions
     gold_fractions: np.ndarray | None
-    findings: tuple[Finding, ...]
+    findings: Findings
     gold_stderr: np.ndarray | None = None
     bootstrap_std: dict[str, float] = field(default_factory=dict)
     about: Mapping[str, Any] = field(default_factory=dict)
@@ -239,7 +239,7 @@ class Context:
     groups: Mapping[str, np.ndarray] = field(default_factory=dict)  # names of each galaxy's survey, or other group
     # Definitions of α and of the labels; `gold_experts`: how the experts miss each class, as `import_gold` measures it.
     about: Mapping[str, Any] = field(default_factory=dict)
-    findings: tuple[Finding, ...] = ()  # on the selection of these galaxies
+    findings: Findings = ()  # on the selection of these galaxies
     by: np.ndarray | None = None  # columns to bin by, (N,) or (N, 2), or `Groups`; default α
     by_name: str = "alpha"
     alpha_error: float = 0.0  # relative error of α
@@ -443,9 +443,7 @@ def _check_with_shown(sample: Sample, shown: np.ndarray | None, seed: int) -> Co
     return confounding(replace(sample.without_observables(), gold=gold), None, seed)
 
 
-def _contradiction(
-    fractions: PopulationFractions, gold: np.ndarray | None, stderr: np.ndarray | None
-) -> tuple[Finding, ...]:
+def _contradiction(fractions: PopulationFractions, gold: np.ndarray | None, stderr: np.ndarray | None) -> Findings:
     """Return a problem if the gold labels of the bins are outside the ranges by more than their errors."""
     if gold is None or stderr is None:
         return ()

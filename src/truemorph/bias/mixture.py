@@ -370,7 +370,7 @@ def by_bins(space: Space, sample: Sample, settings: Settings) -> TransitionFit:
     return _estimate_of(MixtureFit(mixture, best), sample, used, best.covariance(scores @ scores.T))
 
 
-@one_thread
+@one_thread()
 def drift_range(sample: Sample, family: Any, false_disk: float | None, delta: float, alpha_error: float) -> DriftRange:
     """Fit T(α) of two classes, of this and other families, under trends with α.
 

@@ -12,7 +12,7 @@ import numpy as np
 from truemorph.bias.curves.transitions import DISK, SMOOTH, Array
 from truemorph.bias.plots import plot_fractions
 from truemorph.errors import InputError, nearest
-from truemorph.findings import Finding, findings_in
+from truemorph.findings import Findings, findings_in
 from truemorph.io import plain
 from truemorph.questions import Quantity, fraction_names, slug
 from truemorph.results import Result, quantity_table, text_table
@@ -138,7 +138,7 @@ class PopulationFractions(Result):
     alternatives: dict[str, np.ndarray]
     method: str
     assumption: str
-    findings: tuple[Finding, ...]
+    findings: Findings
     by: str
     middles: np.ndarray
     covariance: np.ndarray

@@ -15,7 +15,7 @@ from truemorph.bias.likelihood import observed_log_probabilities
 from truemorph.bias.plots import plot_fit
 from truemorph.bias.regression.maximum import differences
 from truemorph.bias.sample import Sample
-from truemorph.findings import Finding, findings_in
+from truemorph.findings import Findings, findings_in
 from truemorph.io import plain
 from truemorph.questions import fraction_names
 from truemorph.results import Result, quantity_table, text_facts
@@ -123,7 +123,7 @@ class FittedCurve(Result):
     log_likelihood: float
     aic: float
     drift: Mapping[str, Any] | None
-    findings: tuple[Finding, ...]
+    findings: Findings
 
     @classmethod
     def from_dict(cls, described: Mapping[str, Any]) -> FittedCurve:
@@ -291,7 +291,7 @@ class TransitionFit(Result):
     class_fractions: np.ndarray
     stderr: dict[str, float]
     log_likelihood: float
-    findings: tuple[Finding, ...]
+    findings: Findings
     values: dict[str, float]
     n_parameters: int
     space: Space

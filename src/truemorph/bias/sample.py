@@ -256,7 +256,7 @@ def check_whole(least: int, **options: Any) -> None:
             raise InputError(f"`{name}`: must be a whole number of at least {least}; got {value!r}")
 
 
-@one_thread
+@one_thread()
 def explained_variance(log_alpha: np.ndarray, intrinsic: np.ndarray) -> float:
     """Return the fraction of the variance of log α that intrinsic columns predict for held-out galaxies (R²).
 

@@ -17,10 +17,10 @@ import polars as pl
 from truemorph.catalogs.columns import FRACTIONS, NAMED, OBSERVED_LABEL, names_votes, which_rows
 from truemorph.catalogs.sampling import SPLITS, split_galaxies
 from truemorph.errors import InputError
-from truemorph.findings import Finding, findings_in
+from truemorph.findings import Finding, Findings, findings_in
 from truemorph.io import check_format
 from truemorph.questions import SMOOTH_OR_DISK
-from truemorph.tables import CatalogTable, cleaned, frame_hash, name_of, read_table
+from truemorph.tables import CatalogTable, cleaned, first_column, frame_hash, name_of, read_table
 
 # Usual names of id columns, in order of preference.
 ID_COLUMNS = ("object_id", "id_str", "dr7objid", "dr8objid", "objid", "GalaxyID", "iauname", "source_id", "id")
@@ -60,11 +60,11 @@ def read_catalogue(source: Any, *, labelled: bool = True) -> CatalogTable:
     return replace(table, frame=frame.with_columns(whole), findings=findings)
 
 
-def _completed(frame: pl.DataFrame, source: str) -> tuple[pl.DataFrame, tuple[Finding, ...]]:
+def _completed(frame: pl.DataFrame, source: str) -> tuple[pl.DataFrame, Findings]:
     """Add ids and splits if a table has none."""
     made = []
     if "object_id" not in frame.columns:
-        own = next((name for name in ID_COLUMNS if name in frame.columns), None)
+        own = first_column(ID_COLUMNS, frame.columns)
         ids = pl.int_range(1, frame.height + 1, eager=True) if own is None else object_ids(frame[own], source)
         frame = frame.with_columns(ids.alias("object_id"))
         made.append(f"ids are {'row numbers' if own is None else f'those of column {own}'}")

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from truemorph.findings import Finding
-from truemorph.questions import LABEL_COLUMNS, SMOOTH_OR_DISK, columns_of
+from truemorph.questions import SMOOTH_OR_DISK, columns_of
 
 FRACTIONS = ("smooth_fraction", "disk_fraction", "artefact_fraction")
 VOTES = ("smooth_votes", "disk_votes", "artefact_votes")
@@ -94,7 +94,16 @@ OBSERVED_LABEL = "observed_label"
 
 # Columns that later commands add to a catalogue.
 RESERVED = (
-    *LABEL_COLUMNS,
+    "p_spread",
+    "label",
+    "relation",
+    "observed_label",
+    "alpha",
+    "split",
+    "unlike_training",
+    "posterior_label",
+    "label_quality",
+    "model_hash",
     *columns_of("p", SMOOTH_OR_DISK),
     *columns_of("posterior", SMOOTH_OR_DISK),
     "model_label",

@@ -66,7 +66,7 @@ class LabelSet:
     @property
     def fraction(self) -> float:
         """Fraction of the second class, of the galaxies with a value; NaN if there are none."""
-        return float(self.p[self.known].mean()) if self.known.any() else float("nan")
+        return float(self.p[self.known].mean()) if self.known.any() else np.nan
 
     def of(self, rows: np.ndarray) -> LabelSet:
         """Those of some galaxies."""

@@ -23,7 +23,7 @@ from truemorph.catalogs.paths import labels_of_answers, root_of, vote_column
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 from truemorph.io import check_format
-from truemorph.questions import Asked, Tree, Votes, columns_of, packaged_trees, possible_votes, slug
+from truemorph.questions import Asked, Tree, Votes, columns_of, nearest_columns, packaged_trees, possible_votes, slug
 from truemorph.tables import CatalogTable, name_of, numeric_columns, read_table
 
 # Number of votes that fractions count as: about as many as Galaxy Zoo collects for each galaxy.
@@ -188,7 +188,8 @@ def _columns(frame: pl.DataFrame, own: Tree, question: str, about: str) -> tuple
     trees = [tree for tree in (own, *packaged_trees()) if question in [other.name for other in tree.questions]]
     nearest = list[list[tuple[str, str]]]()
     for tree in trees:
-        columns, lacking = tree.answer_columns(question, frame.columns)
+        templates = (*tree.predictions, *tree.fractions, *tree.counts)  # another group's answers, or else votes
+        columns, lacking = nearest_columns(tree.gates(question), templates, frame.columns)
         if not lacking:
             return tree, columns
         nearest.append(lacking)

@@ -22,7 +22,7 @@ from truemorph.catalogs.columns import ADDED, vote_findings, which_rows
 from truemorph.errors import InputError, nearest
 from truemorph.findings import Finding
 from truemorph.questions import Asked, Tree, Votes, is_unsure, plain_answer, read_tree, slug
-from truemorph.tables import CatalogTable, numeric_columns
+from truemorph.tables import CatalogTable, first_column, numeric_columns
 
 _MOST_CELLS = 10  # in a message
 LARGEST_SUM = 1.01  # of a row's fractions; published fractions are rounded
@@ -136,7 +136,7 @@ def count_experts(table: CatalogTable, tree: Tree, experts: Sequence[str], ids: 
     ]
     frame = frame.with_columns(counts)
     if len(experts) == 1:
-        key = ids if ids in frame.columns else next((column for column in ID_COLUMNS if column in frame.columns), None)
+        key = ids if ids in frame.columns else first_column(ID_COLUMNS, frame.columns)
         if key is None:
             raise InputError(
                 f"{name}: name the column of ids (`id`), so that the experts' rows of a galaxy are counted"

@@ -36,7 +36,7 @@ from truemorph.catalogs.question_gold import gold_of_label, gold_of_question, is
 from truemorph.catalogs.rows import LABEL_RULE, check_sizes, choose_rows, unequal_votes
 from truemorph.config import without_none
 from truemorph.errors import InputError
-from truemorph.findings import Finding, unique
+from truemorph.findings import Finding, Findings, unique
 from truemorph.io import FORMAT_VERSION, PathLike, plain, write_file
 from truemorph.questions import Asked, Tree, read_tree
 from truemorph.results import Result, text_facts
@@ -67,7 +67,7 @@ class Preparation(Result):
     catalogue: CatalogTable
     dropped: pl.DataFrame
     funnel: list[tuple[str, int]]
-    findings: tuple[Finding, ...]
+    findings: Findings
     origins: dict[str, dict[str, Any]] = field(default_factory=dict)
     out: Path | None = None
 

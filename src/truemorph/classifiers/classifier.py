@@ -18,7 +18,7 @@ from truemorph.bias.curves.families import transition_from_dict
 from truemorph.bias.curves.transitions import Transition
 from truemorph.config import TrainingConfig
 from truemorph.errors import CheckpointError, InputError, reason
-from truemorph.findings import Finding, findings_in, unique
+from truemorph.findings import Finding, Findings, findings_in, unique
 from truemorph.images.decode import image_names, listed, pixel_batches
 from truemorph.io import FORMAT_VERSION
 from truemorph.questions import SMOOTH_OR_DISK, Asked, Head, columns_of, heads_of
@@ -103,7 +103,7 @@ class Classifier:
         return heads_of(questions, self.classes[start : start + len(self.classes) - sum(sizes)])
 
     @property
-    def findings(self) -> tuple[Finding, ...]:
+    def findings(self) -> Findings:
         """Limitations of T(α) and of the training."""
         own = list(findings_in(*self.curves))
         if self.folder is not None and not self.described.get("sha256"):

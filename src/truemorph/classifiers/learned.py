@@ -28,6 +28,7 @@ from truemorph.classifiers.rows import Gold
 from truemorph.config import OBSERVED, RunConfig
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
+from truemorph.io import plain
 from truemorph.questions import Asked
 from truemorph.tables import CatalogTable, numeric_columns
 
@@ -98,7 +99,7 @@ def fit_catalogue(
     sample, context = rows_of(catalogue, SampleOptions(where=where))
     fit = solve(sample, settings_for(sample, settings))
     fit = replace(fit, findings=diagnose(fit)[0])
-    return fit, fit.to_dict() | dict(context.about) | {"findings": unique(context.findings, fit.findings)}
+    return fit, fit.to_dict() | dict(context.about) | {"findings": plain(unique(context.findings, fit.findings))}
 
 
 def gold_evidence(learned: Sequence[Learned], catalogue: CatalogTable, frame: pl.DataFrame) -> Gold | None:
@@ -139,7 +140,7 @@ def _through(catalogue: CatalogTable, run: RunConfig, described: dict[str, Any],
     if asked is None and transition.n_classes != 2:
         raise InputError(f"T(alpha) has {transition.n_classes} classes; the labels of {catalogue.source} have 2")
     if asked is None and is_given:
-        unlike = unlike_labels(transition, Sample.of(catalogue.frame["label"], catalogue.frame["alpha"]))
+        unlike = plain(unlike_labels(transition, Sample.of(catalogue.frame["label"], catalogue.frame["alpha"])))
         described |= {"findings": [*described.get("findings", ()), *unlike]} if unlike else {}
     rule = described.get("gold_rule") if run.labels != OBSERVED and run.training.classifier == "network" else None
     if rule is not None:  # refused before images are read, if it can't be

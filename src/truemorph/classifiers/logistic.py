@@ -25,7 +25,7 @@ from truemorph.bias.mixture import Mixture, MixtureFit, fit_mixture
 from truemorph.bias.regression.maximum import differences
 from truemorph.bias.result import SIGNIFICANT_GAIN
 from truemorph.errors import InputError
-from truemorph.findings import Finding, FindingWarning
+from truemorph.findings import Finding, Findings, FindingWarning
 
 
 class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
@@ -115,7 +115,7 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
             If α has the wrong length, is negative or missing, labels are not 0 and 1, or observables are given
             without a T(α) that uses them.
         """
-        self.findings_: tuple[Finding, ...] = ()
+        self.findings_: Findings = ()
         if evidence is None:
             X, y = validate_data(self, X, y, dtype=np.float64)
             space, labels, alpha = self._observed(y, alpha, observables)

@@ -24,6 +24,7 @@ from truemorph.classifiers.rows import TrainingRows
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError
 from truemorph.findings import FindingWarning
+from truemorph.io import plain
 from truemorph.questions import Head
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def _regressions(
             "stderr": whole[0].stderr_,
             "method": "logistic regression and θ, fitted together (DCV14)",
             "assumption": "p(y | features) is logistic, the flip probability depends only on the true class and alpha",
-            "findings": [finding.to_dict() for finding in whole[0].findings_],
+            "findings": plain(whole[0].findings_),
         }
     return members, through, {"metrics": metrics, "normalisation": {}}
 

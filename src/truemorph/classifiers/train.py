@@ -30,7 +30,7 @@ from truemorph.classifiers.members import train_members
 from truemorph.classifiers.rows import TrainingRows
 from truemorph.config import OBSERVED, RunConfig, run_toml
 from truemorph.errors import InputError, check_used, require_extra
-from truemorph.findings import Finding, unique
+from truemorph.findings import Finding, Findings, unique
 from truemorph.io import plain, write_json
 from truemorph.results import Result, quantity_table, text_facts
 from truemorph.tables import CatalogTable, frame_hash, frame_of_rows, missing_in, numeric_columns, write_problems
@@ -53,7 +53,7 @@ class TrainingResult(Result):
     model: Classifier
     left_out: int
     seconds: dict[str, float]
-    findings: tuple[Finding, ...]
+    findings: Findings
 
     @property
     def rows(self) -> int:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from truemorph.arguments import AtLeastOne, Names, Seed, validated
 from truemorph.errors import InputError
-from truemorph.findings import Finding
+from truemorph.findings import Findings
 from truemorph.plotting import legend
 from truemorph.results import Result, number, text_facts, text_table
 
@@ -37,7 +37,7 @@ class Leaderboard(Result):
 
     out: Path
     content: dict[str, Any]
-    findings: tuple[Finding, ...] = ()
+    findings: Findings = ()
 
     def summary(self) -> str:
         """Return the balanced accuracy of each method in each world as text."""

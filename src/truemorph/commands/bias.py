@@ -19,7 +19,7 @@ from truemorph.catalogs.other_labels import OtherLabels, Predictions, is_of_mode
 from truemorph.catalogs.paths import asked_of, root_of
 from truemorph.catalogs.selected import filtered
 from truemorph.errors import InputError
-from truemorph.findings import Finding, unique
+from truemorph.findings import Finding, Findings, unique
 from truemorph.io import write_json
 from truemorph.progress import progress
 from truemorph.questions import Asked
@@ -72,7 +72,7 @@ class BiasMeasurement(Result):
     depth: int
     bins: int
     galaxies: int
-    findings: tuple[Finding, ...]
+    findings: Findings
     quantity: str
     observables: dict[str, Reference] = field(default_factory=dict)
     by_observable: dict[str, dict[str, BiasResult]] = field(default_factory=dict)
@@ -226,7 +226,7 @@ def measure_bias(
         sets, shown = answer_sets(frame, asked, others, source)
         quantity = "fraction" if len(shown) > len(sets) else f"{shown[0].model} fraction"
     del table, frame  # the other columns of a large catalogue
-    tree = BiasTree.fitting(alpha, fixed if intrinsic else None, bootstrap, seed, depth, bins)
+    tree = BiasTree.fitting(alpha, fixed, bootstrap, seed, depth, bins)
     alone = dict[str, BiasTree]()
     if observables:
         seen_best = {"alpha": "last", **seen_best}

@@ -12,6 +12,7 @@ from truemorph.arguments import Names, Table, validated
 from truemorph.config import without_none
 from truemorph.errors import InputError
 from truemorph.findings import unique
+from truemorph.io import plain
 from truemorph.results import PlainResult, text_facts, text_table
 
 # Tables that prepare joins to votes.
@@ -104,7 +105,7 @@ def fetch_archive(
         folder = out if out is None or len(archives) == 1 else out / archive
         own = {name: value for name, value in options.items() if name in options_of(archive)}
         results.append(fetch(archive, folder, addresses_from=addresses, per_second=rate, **own))
-    values = [result.to_dict() for result in results]
+    values = plain(results)
     return PlainResult(
         _summary(results),
         values[0] if len(values) == 1 else {"archives": values},

@@ -23,7 +23,7 @@ from truemorph.catalogs.paths import asked_of, gold_column, labels_of_answers, r
 from truemorph.catalogs.question_gold import experts_of
 from truemorph.catalogs.selected import from_same_images, from_votes
 from truemorph.errors import InputError, require_extra
-from truemorph.findings import Finding
+from truemorph.findings import Finding, Findings
 from truemorph.gold.agreement import RULE, agreement, misses_on_copies
 from truemorph.gold.answers import FIRST, read_answers
 from truemorph.gold.importing import (
@@ -244,7 +244,7 @@ class GoldImport(Result):
     agreement: dict[str, Any]  # see `truemorph.gold.agreement.agreement`; empty for tables
     page: Path | None = None  # with the galaxies on which people did not agree
     question: str | None = None  # of a decision tree; None for the label, 0 or 1
-    findings: tuple[Finding, ...] = ()
+    findings: Findings = ()
 
     @property
     def complete(self) -> bool:

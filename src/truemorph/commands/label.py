@@ -152,9 +152,9 @@ def label_galaxies(
             id_column=id,
             image_column=image_column,
             images=images,
-            keep=tuple(copy),
+            keep=copy,
             tiles=tiles,
-            bands=tuple(bands),
+            bands=bands,
             size=size or "",
             zero_point=zero_point,
             convert=convert,
@@ -162,13 +162,13 @@ def label_galaxies(
             engine=engine,
             precision=precision,
             gate=gate,
+            shard=shard,
+            max_bad=max_bad,
         ),
-        shard=shard,
-        max_bad=max_bad,
     )
 
 
-def _labeller(model: Any, device: str) -> Classifier | Estimated:
+def _labeller(model: Any, device: str) -> Classifier:
     """Return what labels galaxies: a classifier, or an estimate."""
     if isinstance(model, Classifier):
         return replace(model, device=device)

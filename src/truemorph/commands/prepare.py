@@ -236,7 +236,7 @@ def prepare_catalogue(
     if tiles is not None:
         if size is None or out is None:
             raise InputError("cut-outs of tiles need a `size`, such as 40arcsec, and `out`")
-        survey = open_tiles(tiles, tuple(bands), zero_point)
+        survey = open_tiles(tiles, bands, zero_point)
         folder = out.with_name(f"{out.stem}.cutouts") if images is None else images
         cut = partial(write_cutouts, survey, size, folder.resolve())
     prepared = prepare(source, settings, images=images, seed=seed, cut=cut)

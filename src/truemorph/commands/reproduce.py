@@ -12,7 +12,7 @@ from pydantic import SkipValidation
 
 from truemorph.arguments import validated
 from truemorph.config import given_settings
-from truemorph.findings import Finding, findings_in, unique
+from truemorph.findings import Findings, findings_in, unique
 from truemorph.plotting import BLUE, GREY, legend
 from truemorph.reproduce.options import Inputs, ReproduceOptions
 from truemorph.results import Result, text_facts, text_table, with_error
@@ -35,7 +35,7 @@ class Reproduction(Result):
 
     out: Path
     content: dict[str, Any]
-    findings: tuple[Finding, ...]
+    findings: Findings
 
     @property
     def failure(self) -> str:

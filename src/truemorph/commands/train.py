@@ -19,7 +19,7 @@ from truemorph.classifiers.engines import engine_for
 from truemorph.classifiers.train import TrainingResult, read_curves, train_on_catalogue
 from truemorph.config import TrainingConfig, run_config, run_toml
 from truemorph.errors import InputError
-from truemorph.findings import Finding
+from truemorph.findings import Finding, Findings
 from truemorph.labelling.sources import open_source, proof_of
 from truemorph.results import PlainResult
 from truemorph.tables import CatalogTable
@@ -126,7 +126,7 @@ def train_classifier(
         labels=labels,
         where=tuple(where),
         preset=preset,
-        cache=None if cache is None else str(cache),
+        cache=cache,
     )
     if dry_run:
         read_curves(run, curves)
@@ -148,7 +148,7 @@ def train_classifier(
     return result
 
 
-def _tested_in_int8(model: Classifier, catalogue: CatalogTable) -> tuple[Finding, ...]:
+def _tested_in_int8(model: Classifier, catalogue: CatalogTable) -> Findings:
     """Make int8 networks, and test them on galaxies that did not train the model; a finding if they are not used."""
     try:
         held_out = open_source(replace(catalogue, frame=catalogue.frame.filter(split=TEST)))

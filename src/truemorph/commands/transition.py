@@ -185,5 +185,5 @@ def _answers(source: Any, catalogue: Any) -> Any:
 
     with TemporaryDirectory(prefix="truemorph-") as folder:
         out = Path(folder) / "labels.parquet"
-        label_table(load(source), LabelOptions(source=catalogue, out=out), max_bad=1.0)
+        label_table(load(source), LabelOptions(source=catalogue, out=out))
         return replace(read_table(out), path=Path(source))

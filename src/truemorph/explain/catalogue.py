@@ -17,7 +17,7 @@ from truemorph.classifiers.checkpoint import load
 from truemorph.classifiers.classifier import Classifier
 from truemorph.errors import InputError
 from truemorph.explain.profiles import PIXELS, RADIUS
-from truemorph.findings import Finding
+from truemorph.findings import Finding, Findings
 from truemorph.io import plain, save_as_pdf_and_png, write_json, written_whole
 from truemorph.results import Result
 from truemorph.tables import CatalogTable, numeric_columns, read_table, to_astropy, write_table
@@ -35,7 +35,7 @@ class ExplainResult(Result):
     out: Path
     content: dict[str, Any]  # of `summary.json`
     explanations: dict[str, Explanation]  # by model
-    findings: tuple[Finding, ...]
+    findings: Findings
 
     def summary(self) -> str:
         """Return models, numbers of galaxies and the check with random weights as text."""
@@ -103,7 +103,7 @@ def write_explanations(
     return result
 
 
-def findings_of(explanations: Mapping[str, Explanation]) -> tuple[Finding, ...]:
+def findings_of(explanations: Mapping[str, Explanation]) -> Findings:
     """Report galaxies without maps, and maps that were not or could not be shown to depend on the weights."""
     findings = []
     for name, explanation in explanations.items():

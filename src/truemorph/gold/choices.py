@@ -11,12 +11,11 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from truemorph.catalogs.paths import root_answers
-from truemorph.questions import CANNOT_TELL, NOT_APPLICABLE, Tree, is_unsure
+from truemorph.questions import CANNOT_TELL, NOT_APPLICABLE, Steps, Tree, is_unsure
 
 UNCLEAR, ARTEFACT = "unclear", "artefact"
 NEITHER = UNCLEAR, ARTEFACT  # no class
 _KEYS = 9
-Path = tuple[tuple[str, str], ...]  # (question, answer), from the first question on
 
 
 def choices_of_label(classes: Sequence[str]) -> tuple[str, ...]:
@@ -24,7 +23,7 @@ def choices_of_label(classes: Sequence[str]) -> tuple[str, ...]:
     return (*classes, *NEITHER)
 
 
-def choices_of(tree: Tree, question: str) -> dict[str, Path]:
+def choices_of(tree: Tree, question: str) -> dict[str, Steps]:
     """Return what people can answer about a question, each with its path; an artefact has none."""
     return _along(tree, question, {})[0]
 
@@ -38,14 +37,14 @@ def levels_of(tree: Tree, question: str, definitions: Mapping[str, str]) -> list
     return _along(tree, question, definitions)[1]
 
 
-def _along(tree: Tree, question: str, definitions: Mapping[str, str]) -> tuple[dict[str, Path], list[dict[str, Any]]]:
+def _along(tree: Tree, question: str, definitions: Mapping[str, str]) -> tuple[dict[str, Steps], list[dict[str, Any]]]:
     """Return what `choices_of` and `levels_of` return."""
     gates = tree.gates(question)
     names = {path.answers: path.name for path in tree.classes(question)}
     several = sum(path[-1][0] == question for path in names) > len(tree.question(question).answers)
-    choices, levels = dict[str, Path](), list[dict[str, Any]]()
+    choices, levels = dict[str, Steps](), list[dict[str, Any]]()
 
-    def chosen(path: Path) -> str:
+    def chosen(path: Steps) -> str:
         """Name a class, an artefact, or the question at which the galaxy cannot be told."""
         if path[-1][1] == ARTEFACT:
             return ARTEFACT
@@ -57,7 +56,7 @@ def _along(tree: Tree, question: str, definitions: Mapping[str, str]) -> tuple[d
         choices[name] = path
         return name
 
-    def follow(name: str, before: Path) -> int:
+    def follow(name: str, before: Steps) -> int:
         screen, number = tree.question(name), len(levels)
         answers: list[dict[str, Any]] = []
         levels.append({"question": name, "text": screen.text or name, "answers": answers})
@@ -77,7 +76,7 @@ def _along(tree: Tree, question: str, definitions: Mapping[str, str]) -> tuple[d
     return choices | {ARTEFACT: ()}, levels
 
 
-def answer_of_path(question: str, path: Path, gates: Collection[str]) -> str:
+def answer_of_path(question: str, path: Steps, gates: Collection[str]) -> str:
     """Return the answer of a choice to a question on its path, whose `gates` are these; UNCLEAR if it cannot be told.
 
     The question does not apply to artefacts, nor where another gate has the last answer.
@@ -91,7 +90,7 @@ def answer_of_path(question: str, path: Path, gates: Collection[str]) -> str:
     return answer if last == question else NOT_APPLICABLE
 
 
-def label_of_path(tree: Tree, path: Path, classes: Sequence[str]) -> str:
+def label_of_path(tree: Tree, path: Steps, classes: Sequence[str]) -> str:
     """Return the class of the label, unclear or artefact: what a choice says of the label 0 or 1."""
     if not path:
         return ARTEFACT

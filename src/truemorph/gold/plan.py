@@ -30,7 +30,7 @@ from truemorph.catalogs.catalogue import checksum, classes_of, find_images, obje
 from truemorph.catalogs.paths import asked_of, given_labels, gold_column, majority_paths, root_of, votes_at_gates
 from truemorph.catalogs.question_gold import gold_of_question
 from truemorph.errors import InputError
-from truemorph.findings import Finding
+from truemorph.findings import Finding, Findings
 from truemorph.gold.choices import choices_of, choices_of_label
 from truemorph.gold.strata import Strata, rank_among_equal
 from truemorph.io import file_hash, plain, read_checked, save_figure, write_json
@@ -83,7 +83,7 @@ class GoldPlan(Result):
     comparison: pl.DataFrame
     repeats: int
     about: dict[str, Any]
-    findings: tuple[Finding, ...] = ()
+    findings: Findings = ()
 
     @property
     def quantity(self) -> str:

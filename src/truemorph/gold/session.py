@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from truemorph.catalogs.paths import root_answers
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError
-from truemorph.findings import Finding
+from truemorph.findings import Finding, Findings
 from truemorph.gold.answers import FIRST, REPEAT, TWIN, TWINS, person, read_answers, read_twins
 from truemorph.gold.choices import levels_of
 from truemorph.gold.plan import PlanFile, images_of, read_plan
@@ -49,7 +49,7 @@ class Session:
     images: dict[str, Path]  # by galaxy, of those that can be shown
     better: dict[str, Path]  # better images of some of them
     twins: dict[str, Path]  # degraded copies of some of them
-    findings: tuple[Finding, ...]  # about galaxies of the plan that can't be shown
+    findings: Findings  # about galaxies of the plan that can't be shown
     source: Source  # where gold labels come from
     levels: list[dict[str, Any]] | None  # questions of a tree that are asked one after another; see `levels_of`
 
@@ -125,7 +125,7 @@ def read_session(folder: Path) -> SessionFile:
     return read_checked(SessionFile, folder / SESSION) if (folder / SESSION).is_file() else SessionFile()
 
 
-def readable_images(folder: Path, plan: pl.DataFrame, root: Path) -> tuple[dict[str, Path], tuple[Finding, ...]]:
+def readable_images(folder: Path, plan: pl.DataFrame, root: Path) -> tuple[dict[str, Path], Findings]:
     """Images of a plan's galaxies that can be decoded, by id; and a finding if others have none, which are listed."""
     images = images_of(plan, root)
     reasons = dict.fromkeys(plan["object_id"].filter(~plan["object_id"].is_in(list(images))), "no image")

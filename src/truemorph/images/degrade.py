@@ -25,8 +25,8 @@ _SMOOTH = 3.0  # pixels
 
 def degrade(
     images: np.ndarray,
-    alpha: np.ndarray,
-    to_alpha: np.ndarray,
+    alpha: np.ndarray | float,
+    to_alpha: np.ndarray | float,
     radius: np.ndarray | float,
     seed: int = 0,
     *,
@@ -77,12 +77,12 @@ def degrade(
     if how not in ("distance", "seeing"):
         raise InputError(f'how must be "distance" or "seeing"; got {how!r}')
     n = len(images)
-    alpha, to_alpha, radii = map(float_array, (alpha, to_alpha, radius), ("alpha", "to_alpha", "radius"))
-    if alpha.shape != (n,) or to_alpha.shape != (n,) or radii.shape not in ((), (n,)):
-        raise InputError(f"alpha, to_alpha and radius must have shape ({n},), one per image")
+    given = [*map(float_array, (alpha, to_alpha, radius), ("alpha", "to_alpha", "radius"))]
+    if any(values.shape not in ((), (n,)) for values in given):
+        raise InputError(f"alpha, to_alpha and radius must be numbers, or have shape ({n},), one per image")
+    alpha, to_alpha, radii = (np.broadcast_to(values, n) for values in given)
     if not (np.all(alpha > 0) and np.all(to_alpha > 0) and np.all((radii > 0) & (radii < 4 * images.shape[1]))):
         raise InputError("alpha, to_alpha and radius must be positive, and radius below four image widths")
-    radii = np.broadcast_to(radii, n)
     out = images.copy()
     for row in np.flatnonzero(alpha > to_alpha):
         widths = radii[row] / alpha[row], radii[row] / to_alpha[row]

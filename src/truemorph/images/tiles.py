@@ -18,7 +18,7 @@ from scipy.spatial import cKDTree
 
 from truemorph.catalogs.positions import positions_of, unit_vectors
 from truemorph.errors import InputError, reason
-from truemorph.findings import Finding
+from truemorph.findings import Finding, Findings
 from truemorph.images.decode import MAXIMUM_PIXELS, image_unit
 from truemorph.progress import progress, tell
 from truemorph.tables import name_of, read_table, write_problems
@@ -81,7 +81,7 @@ class Tiles:
     bands: tuple[str, ...]
     scale: float
     zero_point: float | None
-    findings: tuple[Finding, ...] = ()
+    findings: Findings = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return what a model must know about its images."""
@@ -282,7 +282,7 @@ def open_tiles(tiles: Any, bands: Sequence[str], zero_point: float | None = None
     stated = {band.zero_point is not None: band.file for tile in whole for band in tile}
     if len(stated) > 1:
         raise InputError(f"{stated[False]}: states no zero point, others do; give that of all tiles (`zero_point`)")
-    findings: tuple[Finding, ...] = ()
+    findings: Findings = ()
     if damaged:
         message = f"{len(damaged):,} files of tiles are not used: {damaged[0]}"
         findings += (

@@ -68,8 +68,7 @@ def _estimated(head: Head, curve: Mapping[str, Any]) -> dict[str, list[float | N
     """
     from truemorph.bias.result import FittedCurve  # scipy's optimiser takes a second
 
-    if head.question is not None:
-        assert head.asked is not None
+    if head.asked is not None:
         # A ratio of one answer to all; the first of those that are equal.
         quoted = curve.get("fractions", {}).get("quantities", {}).values()
         ratios = [quantity for quantity in quoted if quantity["denominator"]]

@@ -49,14 +49,10 @@ def check_partitions(root: Path, names: Sequence[str], rows: int) -> None:
     info, kinds = place / "partition_info.csv", {"Norder": pl.Int64, "Npix": pl.Int64}
     pixels = {(int(match["order"]), int(match["pixel"])) for match in matched}
     listed = {*read_columns(info, kinds).rows()} if info.is_file() else set()
-    wrong = {
-        "is missing": sorted(listed - pixels),
-        "is not in partition_info.csv": sorted(pixels - listed) if listed else [],
-    }
-    for what, partitions in wrong.items():
-        if partitions:
-            order, pixel = partitions[0]
-            raise InputError(f"{place}: the partition Norder={order}, Npix={pixel} {what}; copy the catalogue again")
+    if listed and listed != pixels:
+        order, pixel = min(listed ^ pixels)
+        what = "is not in partition_info.csv" if (order, pixel) in pixels else "is missing"
+        raise InputError(f"{place}: the partition Norder={order}, Npix={pixel} {what}; copy the catalogue again")
     whole = properties_of(place / _PROPERTIES).get("hats_nrows", "")
     if whole.isdigit() and int(whole) != rows:
         raise InputError(f"{place}: has {rows:,} rows, but {_PROPERTIES} says {int(whole):,}; copy it again")

@@ -13,9 +13,8 @@ import numpy as np
 
 from truemorph.classifiers.classifier import Classifier
 from truemorph.errors import InputError
-from truemorph.findings import Finding, findings_in
+from truemorph.findings import Finding, Findings, findings_in
 from truemorph.labelling.elsewhere import ASSUMED, class_fractions, fractions_told, unlike_training
-from truemorph.labelling.estimated import Estimated
 from truemorph.labelling.output import Counts, Results
 from truemorph.labelling.parts import NO_INPUT
 from truemorph.labelling.run import Labelling, LabelOptions, no_observed, open_labelling
@@ -39,7 +38,7 @@ class LabelReport(Result):
     labelled: int
     problems: list[tuple[Any, str]]  # id and reason
     complete: bool  # False if other processes or shards still have parts to label
-    findings: tuple[Finding, ...]  # about T(α) and about this labelling
+    findings: Findings  # about T(α) and about this labelling
     classes: tuple[str, ...]  # of the model
     # Of each class, or answer of those to which a question applies: `mean` of p(y | x); `reestimated`, with its error;
     # `estimate`, that of the estimate that the model was trained through, if these are its galaxies.
@@ -80,11 +79,9 @@ class LabelReport(Result):
         ax.set(xlabel=f"p({self.classes[1]})", ylabel="galaxies")
 
 
-def label_table(
-    model: Classifier | Estimated, options: LabelOptions, *, shard: tuple[int, int] = (1, 1), max_bad: float
-) -> LabelReport:
+def label_table(model: Classifier, options: LabelOptions) -> LabelReport:
     """Label galaxies as `truemorph.label_galaxies`; the report counts the finished parts of this shard."""
-    k, n = shard
+    k, n = options.shard
     if not 1 <= k <= n:
         raise InputError(f"`shard` must be (k, n) with k from 1 to n; got {k}/{n}")
     work = open_labelling(model, options)
@@ -102,8 +99,8 @@ def label_table(
             work.label(part, bar)
             so_far += results.counts(part.name)
             if so_far["labelled"] + so_far["unreadable"] >= _ENOUGH:
-                _check_bad(results, so_far, max_bad)
-    return _concluded(work, shard, own, damaged, max_bad)
+                _check_bad(results, so_far, options.max_bad)
+    return _concluded(work, options, own, damaged)
 
 
 def _check_bad(results: Results, counts: Counts, max_bad: float) -> None:
@@ -117,9 +114,7 @@ def _check_bad(results: Results, counts: Counts, max_bad: float) -> None:
         )
 
 
-def _concluded(
-    work: Labelling, shard: tuple[int, int], parts: list[str], damaged: list[Finding], max_bad: float
-) -> LabelReport:
+def _concluded(work: Labelling, options: LabelOptions, parts: list[str], damaged: list[Finding]) -> LabelReport:
     """Count rows of a shard, of these parts; when all parts are done, combine them if the output is one table."""
     results, labeller, classes = work.results, work.labeller, work.labeller.model.classes
     counts, problems, left = results.so_far() if results.is_there else (Counter[str](), [], 0)
@@ -131,10 +126,10 @@ def _concluded(
         if about is None and not left:
             counts, problems, left = results.so_far()  # another process may have begun, and set parts aside
         own, listed = counts, problems
-        if shard[1] > 1:
+        if options.shard[1] > 1:
             own, listed, _ = results.so_far(parts)
         if not left:
-            _check_bad(results, counts, max_bad)
+            _check_bad(results, counts, options.max_bad)
             about = about or _conclude(work, counts, problems)
     if about is None:
         parts_left = f"{left} of {len(results.parts)} parts are left for other processes or shards."
@@ -144,7 +139,9 @@ def _concluded(
         findings = list(findings_in(about))
     findings += [*damaged, *_about_rows(work, own, listed)]
     fractions, counted = tuple((about or {}).get("fractions", ())), (own["rows_in"], own["labelled"], listed)
-    return LabelReport(results.out, *counted, not left, tuple(findings), classes, fractions, max_bad, shard)
+    return LabelReport(
+        results.out, *counted, not left, tuple(findings), classes, fractions, options.max_bad, options.shard
+    )
 
 
 def _conclude(work: Labelling, counts: Counts, problems: list[tuple[str, str]]) -> dict[str, Any]:
@@ -157,8 +154,7 @@ def _conclude(work: Labelling, counts: Counts, problems: list[tuple[str, str]]) 
         raise no_observed(work.labeller, work.source)
     about: dict[str, Any] = {}
     findings = [*work.findings, *unlike_training(work.labeller.comparison, counts)]
-    columns = [] if model.held_out is None else columns_of("p", model.classes)
-    sample = results.sampled(columns, -(-counts["labelled"] // _MOST_ROWS))
+    sample = results.sampled(columns_of("p", model.classes), -(-counts["labelled"] // _MOST_ROWS))
     if model.held_out is not None:
         p = sample.drop("object_id").to_numpy()
         fractions, of_fractions = class_fractions(model, p, work.catalogue, counts["labelled"], work.curves)

@@ -40,7 +40,7 @@ def _by_name(ids: pl.Series, values: list[Value]) -> dict[str, Value]:
 class Labeller:
     """Compute labels from rows of a source."""
 
-    model: Classifier | Estimated
+    model: Classifier
     engine: Engine
     transitions: tuple[Transition, ...] = ()  # T(α) of each question, for posteriors
     observables: tuple[tuple[str, ...], ...] = ()  # columns on which each depends in addition to α
@@ -82,7 +82,7 @@ class Labeller:
             out[head.name("label_quality")] = pl.Float64, correct
         if self.regression is not None:
             by = "by regression, 0 or 1 with a gold label; missing for galaxies that are not the estimate's"
-            names = zip(self.regression.columns[2:], self.model.described["fractions"]["classes"], strict=True)
+            names = zip(self.regression.columns[2:], self.model.curves[0]["fractions"]["classes"], strict=True)
             out |= {column: (pl.Float64, f"probability of {name} {by}") for column, name in names}
         return out | {"model_hash": (pl.String, "hash of the model's files")}
 

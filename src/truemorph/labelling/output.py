@@ -85,6 +85,11 @@ def _counted(batch: Batch) -> Counts:
     return counts
 
 
+def _stored_in(path: Path, key: bytes) -> Any:
+    """Return what a part's file has in its metadata: the record of the part, or the marks of its rows."""
+    return json.loads(pq.read_metadata(path).metadata[key])
+
+
 class Results:
     """Results of one labelling, shared by all its processes.
 
@@ -154,7 +159,7 @@ class Results:
                 message = f"Part {part} of an earlier run was damaged ({problem}) and was labelled again."
                 findings.append(Finding("part-damaged", "caution", message, "Check the disk of this folder."))
                 continue
-            marks = self._marks(path)
+            marks = _stored_in(path, _ROWS)  # None if its rows were not in memory
             if marks is None and (part not in self.parts or self._renewed(part)):  # its file was moved away, or copied
                 continue
             if not self.is_done(part) or (marks is not None and self.counts(part)["unreadable"]):
@@ -167,7 +172,7 @@ class Results:
 
     def _renewed(self, part: str) -> bool:
         """Write a part whose input has the same content, but another mark, with the new mark; return whether it has."""
-        record, now = self._stored_record(part), self.parts[part]
+        record, now = _stored_in(self._path(part), _RECORD), self.parts[part]
         del record["seal"]
         if record["input"] == now.mark or record["content"] != now.content():
             return False
@@ -200,17 +205,10 @@ class Results:
     def _record(self, part: str) -> dict[str, Any]:
         """Return counts and problems of a part; nothing if it is not finished, can't be read, or is gone."""
         try:
-            record = self._stored_record(part)
+            record = _stored_in(self._path(part), _RECORD)
         except (OSError, pa.ArrowException):
             return {}
         return record if part in self.parts and record["input"] == self.parts[part].mark else {}
-
-    def _stored_record(self, part: str) -> dict[str, Any]:
-        return json.loads(pq.read_metadata(self._path(part)).metadata[_RECORD])
-
-    def _marks(self, path: Path) -> list[str] | None:
-        """Return the marks of the rows in a part's file; None if its rows were not in memory."""
-        return json.loads(pq.read_metadata(path).metadata[_ROWS])
 
     def is_done(self, part: str) -> bool:
         """Whether a part is finished."""
@@ -245,7 +243,7 @@ class Results:
         """Labels that were set aside, with the mark of each row."""
         frames = [self._labels.frame.with_columns(pl.lit(None, pl.String).alias(_ROW))]
         for path in sorted(self.folder.glob(f"{_EARLIER}.*.parquet")):
-            frames.append(pl.read_parquet(path).with_columns(pl.Series(_ROW, self._marks(path), pl.String)))
+            frames.append(pl.read_parquet(path).with_columns(pl.Series(_ROW, _stored_in(path, _ROWS), pl.String)))
         return pl.concat(frames, how="vertical_relaxed").unique(_ROW)
 
     def earlier(self, marks: Collection[str]) -> pl.DataFrame:
@@ -279,12 +277,11 @@ class Results:
                 counts += _counted(batch)
                 _, labels, problems = batch
                 listed += [(str(galaxy), why) for galaxy, why in problems]
-                table = labels.select(pl.col(name).cast(kind) for name, kind in self._labels.frame.schema.items())
+                table = labels.cast(self._labels.frame.schema)
                 writer.write_table(table.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(schema))
                 rows += [marks[galaxy] for galaxy in table["object_id"].cast(pl.String)] if marks else []
-            rows_in, labelled, problem_rows = (counts[name] for name in ("rows_in", "labelled", "listed"))
-            if rows_in != labelled + problem_rows:
-                raise AssertionError(f"{part}: {rows_in} rows in, {labelled} labelled, {problem_rows} listed")
+            if counts["rows_in"] != counts["labelled"] + counts["listed"]:
+                raise AssertionError(f"{part}: rows are lost: {counts}")
             record = {"counts": counts, "problems": listed, "input": own.mark, "content": own.content()}
             self._seal(writer, part, record, None if marks is None else rows)
 
@@ -312,11 +309,9 @@ class Results:
 
     def sampled(self, columns: list[str], step: int) -> pl.DataFrame:
         """Return ids as text and columns of all parts, for one in `step` ids, chosen by their hash."""
-        frames = []
-        for part in self.parts:
-            labels = pl.DataFrame(self._stored(part, ["object_id", *columns])).cast({"object_id": pl.String})
-            frames.append(labels.filter(pl.col("object_id").hash() % step == 0))
-        return pl.concat(frames)
+        frames = (pl.DataFrame(self._stored(part, ["object_id", *columns])) for part in self.parts)
+        chosen = pl.col("object_id").hash() % step == 0
+        return pl.concat(frame.cast({"object_id": pl.String}).filter(chosen) for frame in frames)
 
     def concluded(self) -> dict[str, Any] | None:
         """Return the metadata that `conclude` wrote beside the parts in a folder; None if they don't hold any more."""

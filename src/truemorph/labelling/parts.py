@@ -188,7 +188,7 @@ def tar_batches(path: Path, size: int) -> Iterator[Rows]:
 
 
 def parquet_batches(
-    path: Path, ids: str, image_column: str, keep: tuple[str, ...], id_type: Any, size: int
+    path: Path, ids: str, image_column: str, keep: Sequence[str], id_type: Any, size: int
 ) -> Iterator[Rows]:
     """Read a Parquet file with the content of an image file in each row."""
     try:

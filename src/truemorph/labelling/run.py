@@ -17,7 +17,6 @@ from truemorph._version import __version__
 from truemorph.bias.curves.families import transition_from_dict, transition_to_dict
 from truemorph.bias.curves.formulas import MatrixTransition
 from truemorph.bias.curves.paths import TreeTransition
-from truemorph.bias.curves.transitions import Transition
 from truemorph.bias.likelihood import observables_of
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.paths import vote_column, votes_at_gates
@@ -25,11 +24,10 @@ from truemorph.catalogs.positions import position_columns
 from truemorph.classifiers.classifier import Classifier, logistic_inputs
 from truemorph.classifiers.engines import EngineName, Precision, engine_for
 from truemorph.errors import InputError, check_used
-from truemorph.findings import Finding, findings_in, unique
+from truemorph.findings import Finding, Findings, findings_in, unique
 from truemorph.images.decode import ahead
 from truemorph.images.tiles import Tiles, differences, for_model, open_tiles
-from truemorph.io import FORMAT_VERSION, PathLike
-from truemorph.labelling.estimated import Estimated
+from truemorph.io import FORMAT_VERSION, PathLike, plain
 from truemorph.labelling.hats import NO_POSITION, check_replaceable
 from truemorph.labelling.labeller import Labeller
 from truemorph.labelling.output import Batch, Results, is_table, parts_folder
@@ -50,7 +48,7 @@ class Labelling:
     labeller: Labeller
     source: Source
     results: Results
-    findings: tuple[Finding, ...]
+    findings: Findings
     catalogue: CatalogTable | None  # of observed labels, if it is in memory
     curves: Sequence[dict[str, Any]]  # T(α) of each question, of posteriors
 
@@ -117,7 +115,7 @@ class Labelling:
     def _inputs(self, part: Part) -> Iterator[Galaxies]:
         """Yield the galaxies of a part in batches, with their inputs."""
         model = self.labeller.model
-        if isinstance(model, Classifier) and model.uses_images:
+        if model.uses_images:
             yield from decoded(model.config, part.batches(_BATCH))
             return
         for rows in part.batches(PART_ROWS):
@@ -140,19 +138,21 @@ class LabelOptions(SourceOptions):
     """What is labelled, with what, and where labels go; see `truemorph.label_galaxies`."""
 
     source: Any
-    out: PathLike
+    out: Path
     transition: dict[str, Any] | None = None
     observed: Any = None
-    bands: tuple[str, ...] = ()
+    bands: Sequence[str] = ()
     zero_point: float | None = None
     convert: bool = False
     engine: EngineName = "auto"
     precision: Precision = "auto"
     gate: PathLike | None = None
+    shard: tuple[int, int] = (1, 1)
+    max_bad: float = 1.0
 
-    def check(self, model: Classifier | Estimated) -> None:
+    def check(self, model: Classifier) -> None:
         """Raise an InputError if the results would replace something that is read."""
-        out, place = Path(self.out), Path(self.out).resolve()
+        out, place = self.out, self.out.resolve()
         if is_table(out) and self.hats:  # the first refuses what names no table or folder
             raise InputError(f"{out}: HATS is a folder; give a name without extension")
         if self.hats:
@@ -163,12 +163,7 @@ class LabelOptions(SourceOptions):
                 if place == other or (self.hats and place in other.parents):
                     raise InputError(f"{out}: would overwrite the input; choose another `out`")
 
-    @property
-    def path(self) -> Path:
-        """File or folder of the source."""
-        return Path(name_of(self.source))
-
-    def survey(self, model: Classifier | Estimated) -> tuple[Tiles | None, str]:
+    def survey(self, model: Classifier) -> tuple[Tiles | None, str]:
         """Open tiles, by default with the bands and the size of cut-outs that the model was trained on."""
         if self.tiles is None:
             check_used("tiles", False, bands=self.bands, size=self.size, zero_point=self.zero_point)
@@ -177,33 +172,28 @@ class LabelOptions(SourceOptions):
             raise InputError("this model uses columns, not images; leave out `tiles`")
         trained = model.trained_on.get("cutouts") or {}
         size = self.size or trained.get("size")
-        bands = self.bands or tuple(trained.get("bands", ()))
+        bands = self.bands or trained.get("bands", ())
         if not size:
             raise InputError("give the `size` of cut-outs, such as 40arcsec, or an expression, such as 6 * radius")
         return for_model(open_tiles(self.tiles, bands, self.zero_point), trained, self.convert), size
 
-    def opened(self, model: Classifier | Estimated, survey: Tiles | None, size: str) -> Source:
-        """Open the source."""
-        out = Path(self.out)
-        # A model of columns uses no images, and the catalogue's may be elsewhere.
-        images = self.images if model.uses_images else self.path.parent
-        options = replace(self, images=images, tiles=survey, size=size)
-        return open_source(self.source, options, [out, out.with_name(f"{out.stem}.problems.csv"), parts_folder(out)])
 
-
-def open_labelling(model: Classifier | Estimated, options: LabelOptions) -> Labelling:
+def open_labelling(model: Classifier, options: LabelOptions) -> Labelling:
     """Check options and prepare everything to label parts."""
     options.check(model)
     survey, size = options.survey(model)
-    source, path = options.opened(model, survey, size), options.path
+    path, out = Path(name_of(options.source)), options.out
+    # A model of columns uses no images, and the catalogue's may be elsewhere.
+    images = options.images if model.uses_images else path.parent
+    own = [out, out.with_name(f"{out.stem}.problems.csv"), parts_folder(out)]
+    source = open_source(options.source, replace(options, images=images, tiles=survey, size=size), own)
     stored, trained = source.table.metadata.get("cutouts"), model.trained_on.get("cutouts")
     if survey is None and stored and trained and (other := differences(stored, trained)):
         raise InputError(f"{path}: its cut-outs have {' and '.join(other)}; label them from their tiles (`tiles`)")
     joined = None if options.observed is None else read_catalogue(options.observed)
-    catalogue = source.table if joined is None else joined
-    name = str(catalogue.path or name_of(options.observed))
+    catalogue = joined or source.table
     has_observed = joined is not None or source.prepared
-    curves = _curves_for_posteriors(model, options.transition, catalogue.metadata, name) if has_observed else []
+    curves = _curves_for_posteriors(model, options.transition, catalogue) if has_observed else []
     labeller = _labeller(model, options, source, joined, curves)
     ids = source.table.frame["object_id"]
     if joined is not None and len(ids) and labeller.observed_rows(ids).null_count() == len(ids):
@@ -211,7 +201,7 @@ def open_labelling(model: Classifier | Estimated, options: LabelOptions) -> Labe
     if clash := set(source.keep) & set(labeller.columns):
         raise InputError(f"{path}: {min(clash)!r} can't be copied, because the labels have such a column; rename it")
     of_tiles = () if survey is None else survey.findings
-    findings = unique(catalogue.findings, of_tiles, _findings(labeller, catalogue, curves, name))
+    findings = unique(catalogue.findings, of_tiles, _findings(labeller, catalogue, curves))
     identity = _identity(labeller, catalogue)
     labels = _empty_labels(labeller, source, catalogue, identity, findings)
     identity |= {
@@ -220,12 +210,12 @@ def open_labelling(model: Classifier | Estimated, options: LabelOptions) -> Labe
         "columns": list(labeller.schema),
     }
     positions = position_columns(source.keep, str(path)) if options.hats else None
-    results = Results(Path(options.out), identity, source.parts, labels, positions)
+    results = Results(out, identity, source.parts, labels, positions)
     return Labelling(labeller, source, results, findings, catalogue if has_observed else None, curves)
 
 
 def _labeller(
-    model: Classifier | Estimated,
+    model: Classifier,
     options: LabelOptions,
     inputs: Source,
     joined: CatalogTable | None,
@@ -236,13 +226,16 @@ def _labeller(
     names = tuple(map(observables_of, curves, used))
     every, catalogue = list(dict.fromkeys(chain(*names))), joined or inputs.table
     empty, source = catalogue.frame.clear(), catalogue.source
-    numeric_columns(empty, every, source)  # fail early
+    # Columns of a catalogue that posteriors need: labels, α, and votes of a question; fail early.
+    columns = ["object_id", *(head.name("label") for head in model.heads), "alpha", "split", *every]
+    numeric_columns(empty, every, source)
     for transition in used:
         if isinstance(transition, TreeTransition):
             votes_at_gates(empty, transition.asked, source)
-    columns = dict.fromkeys(["object_id", *_columns_of_labels(model, used), *every])
+            gates = transition.asked.questions
+            columns += [vote_column(gate.name, answer) for gate in gates for answer in gate.answers]
     proof = None
-    if options.precision == "int8" and isinstance(model, Classifier):
+    if options.precision == "int8":
         proof = proof_of(inputs if options.gate is None else open_source(options.gate), model.config)
     return Labeller(
         model,
@@ -250,18 +243,16 @@ def _labeller(
         transitions=used,
         observables=names,
         observed=joined is not None or inputs.prepared,
-        joined=None if joined is None else joined.frame.select(*columns),
+        joined=None if joined is None else joined.frame.select(*dict.fromkeys(columns)),
         copied={column: inputs.table.frame.schema[column] for column in ("object_id", *inputs.keep)},
     )
 
 
-def _findings(
-    labeller: Labeller, catalogue: CatalogTable, curves: Sequence[dict[str, Any]], name: str
-) -> list[Finding]:
-    """Return findings about columns that are used, the model and T(α); `name` is that of the catalogue in messages."""
+def _findings(labeller: Labeller, catalogue: CatalogTable, curves: Sequence[dict[str, Any]]) -> list[Finding]:
+    """Return findings about columns that are used, the model and T(α)."""
     model = labeller.model
     findings = [
-        *missing_in(catalogue.frame, [*chain(*labeller.observables), *model.features], name),
+        *missing_in(catalogue.frame, [*chain(*labeller.observables), *model.features], catalogue.source),
         *model.findings,
         *findings_in(*curves),
     ]
@@ -293,7 +284,7 @@ def _identity(labeller: Labeller, catalogue: CatalogTable) -> dict[str, Any]:
 
 
 def _empty_labels(
-    labeller: Labeller, source: Source, catalogue: CatalogTable, identity: dict[str, Any], findings: tuple[Finding, ...]
+    labeller: Labeller, source: Source, catalogue: CatalogTable, identity: dict[str, Any], findings: Findings
 ) -> CatalogTable:
     """Return a table of labels without rows: columns, units, descriptions and metadata."""
     model, about = labeller.model, catalogue.metadata
@@ -307,7 +298,7 @@ def _empty_labels(
         "trained_on": model.trained_on,
         "trained_through": transition_to_dict(model.transition),
         **({"questions": questions} if any(questions := [head.question for head in model.heads]) else {}),
-        "findings": [finding.to_dict() for finding in findings],
+        "findings": plain(findings),
     }
     # Copied columns have the units and descriptions of the source.
     origins = dict.fromkeys(labeller.copied, source.table)
@@ -328,16 +319,8 @@ def no_observed(labeller: Labeller, source: Source) -> InputError:
     )
 
 
-def _columns_of_labels(model: Classifier | Estimated, transitions: Sequence[Transition]) -> list[str]:
-    """Return the columns of a catalogue that posteriors need: labels, α, and votes of a question."""
-    questions = [transition.asked for transition in transitions if isinstance(transition, TreeTransition)]
-    gates = [gate for asked in questions for gate in asked.questions]
-    votes = [vote_column(gate.name, answer) for gate in gates for answer in gate.answers]
-    return [*(head.name("label") for head in model.heads), "alpha", "split", *votes]
-
-
 def _curves_for_posteriors(
-    model: Classifier | Estimated, transition: dict[str, Any] | None, about: dict[str, Any], source: str
+    model: Classifier, transition: dict[str, Any] | None, catalogue: CatalogTable
 ) -> list[dict[str, Any]]:
     """Return T(α) of each question in the format of a fit file; none if they would only repeat the observed labels."""
     if transition is None:
@@ -347,15 +330,15 @@ def _curves_for_posteriors(
     else:
         _check_question(model, transition)
         curves, fitted = [transition], transition
-    here = about.get("alpha_psf")
+    here = catalogue.metadata.get("alpha_psf")
     if here != fitted.get("alpha_psf", here):
         own = f"in units of the PSF's {here}" if here else "of unknown unit"
         curve = f"that of the bias curve in units of the PSF's {fitted['alpha_psf']}"
-        raise InputError(f"{source}: α is {own}, but {curve}; prepare the catalogue with that unit (`psf`)")
+        raise InputError(f"{catalogue.source}: α is {own}, but {curve}; prepare the catalogue with that unit (`psf`)")
     return curves
 
 
-def _check_question(model: Classifier | Estimated, transition: dict[str, Any]) -> None:
+def _check_question(model: Classifier, transition: dict[str, Any]) -> None:
     """Raise an InputError unless T(α) is of the one question that a model answers, with its classes."""
     head, *others = model.heads
     if others:

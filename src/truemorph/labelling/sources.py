@@ -39,7 +39,7 @@ from truemorph.labelling.parts import (
     tile_parts,
     without_ending,
 )
-from truemorph.tables import CatalogTable, arrow_texts, check_names, name_of, read_table
+from truemorph.tables import CatalogTable, arrow_texts, check_names, first_column, name_of, read_table
 
 PART_ROWS = 16_384
 # To test int8: one image in so many is used to calibrate, until there are enough; the others are used to compare.
@@ -61,7 +61,7 @@ class Source:
     path: Path
     table: CatalogTable = _NO_ROWS
     prepared: bool = False
-    keep: tuple[str, ...] = ()  # columns to copy to the labels
+    keep: Sequence[str] = ()  # columns to copy to the labels
 
 
 @dataclass(frozen=True)
@@ -71,16 +71,16 @@ class SourceOptions:
     id_column: str | None = None
     image_column: str | None = None
     images: Path | None = None  # folder of relative paths in a list or table, by default its own
-    keep: tuple[str, ...] = ()  # columns of a table to copy to the labels
+    keep: Sequence[str] = ()  # columns of a table to copy to the labels
     tiles: Any = None  # `Tiles` from which images are cut out
     size: str = ""  # of cut-outs (`cutout_sizes`)
     hats: bool = False  # whether columns of positions are copied too, which HATS needs
 
-    def copied(self, names: Sequence[str], path: Path) -> tuple[str, ...]:
+    def copied(self, names: Sequence[str], path: Path) -> Sequence[str]:
         """Return the columns to copy, with those of positions for HATS."""
         if not self.hats:
             return self.keep
-        return tuple(dict.fromkeys([*self.keep, *position_columns(names, str(path))]))
+        return list(dict.fromkeys([*self.keep, *position_columns(names, str(path))]))
 
 
 def open_source(source: Any, options: SourceOptions | None = None, but: Collection[Path] = ()) -> Source:
@@ -114,9 +114,9 @@ def open_source(source: Any, options: SourceOptions | None = None, but: Collecti
     if kind == "tar files":
         bases = [without_ending(name, _TAR_ENDINGS) for name in files]
         times = Counter(bases)  # a.tar and a.tar.gz are two parts
-        parts = [name if times[base] > 1 else base for name, base in zip(files, bases, strict=True)]
-        readers = ((part, root / name) for part, name in zip(parts, files, strict=True))
-        return Source([file_part(part, file, None, partial(tar_batches, file)) for part, file in readers], root, path)
+        named = {root / name: name if times[base] > 1 else base for name, base in zip(files, bases, strict=True)}
+        parts = [file_part(part, file, None, partial(tar_batches, file)) for file, part in named.items()]
+        return Source(parts, root, path)
     if kind == "Parquet files":
         return _partitions(path, root, files, options)
     if kind == "images":
@@ -146,7 +146,7 @@ def _gathered(root: Path, files: list[str], options: SourceOptions) -> CatalogTa
     first = root / files[0]
     schema = _schema(first)
     names, (units, descriptions) = schema.names, arrow_texts(schema)
-    ids = options.id_column or _usual(ID_COLUMNS, names) or "id"
+    ids = options.id_column or first_column(ID_COLUMNS, names) or "id"
     columns = [*options.keep, *cutout_width(options.size).columns, *position_columns(names, str(first)), ids]
     _check_columns(columns, names, first)
     own = [name for name in names if name in columns]
@@ -196,13 +196,10 @@ def _files(path: Path, root: Path, names: list[str]) -> Source:
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such folder of images")
-    shown = pl.Series([shown_path(os.path.normpath(name)) for name in names])
+    shown = pl.Series("path", [shown_path(os.path.normpath(name)) for name in names])
     ids = base_names(shown)
-    ids = ids.zip_with(~ids.is_duplicated(), shown)
+    ids = object_ids(ids.zip_with(~ids.is_duplicated(), shown), str(path))
     frame = pl.DataFrame({"object_id": ids, "image": [os.fsencode(name) for name in names]})
-    repeated = frame["object_id"].filter(frame["object_id"].is_duplicated())
-    if len(repeated):
-        raise InputError(f"{path}: {repeated[0]} is listed twice; list each image once")
     return Source(_cut(frame, root, "image"), root, path, CatalogTable(frame))
 
 
@@ -213,14 +210,14 @@ def _table(content: Any, path: Path, options: SourceOptions) -> Source:
     keep = options.copied(names, path)
     _check_columns([*keep, options.id_column, options.image_column], names, path)
     labelled = {"label", "alpha"} <= set(names) or OBSERVED_LABEL in names
-    of_prepare = "split" in names or _usual(PATH_COLUMNS, names) in (None, "image")  # others are tables of images
+    of_prepare = "split" in names or first_column(PATH_COLUMNS, names) in (None, "image")  # others are tables of images
     prepared = labelled and of_prepare and options.id_column is None and options.image_column is None
     if prepared:
         table = read_catalogue(table, labelled=False)
         root = image_folder(table) if options.images is None else options.images
         frame, column = table.frame, "image" if "image" in names else None
     else:
-        paths = None if tiles is not None else options.image_column or _usual(PATH_COLUMNS, names)
+        paths = None if tiles is not None else options.image_column or first_column(PATH_COLUMNS, names)
         if paths is None and tiles is None:
             raise InputError(
                 f"{path}: neither a prepared catalogue nor a table with a usual column of image files "
@@ -228,7 +225,7 @@ def _table(content: Any, path: Path, options: SourceOptions) -> Source:
             )
         if paths is not None and (kind := table.frame.schema[paths]) not in (pl.String, pl.Null):
             raise InputError(f"{path}: column {paths} holds {kind}, not paths; name that of images (`image_column`)")
-        ids = options.id_column or _usual(ID_COLUMNS, names) or paths or ""
+        ids = options.id_column or first_column(ID_COLUMNS, names) or paths or ""
         _check_columns([ids], names, path)
         files = [] if paths is None else [pl.col(paths).alias(IMAGE_COLUMN)]
         frame = table.frame.select(object_ids(table.frame[ids], str(path)), *files, *keep)
@@ -253,10 +250,6 @@ def _check_columns(columns: Sequence[str | None], names: Sequence[str], path: Pa
             raise InputError(f"{path}: no column {name!r}; {nearest(name, names)}")
 
 
-def _usual(usual: Sequence[str], names: Sequence[str]) -> str | None:
-    return next((name for name in usual if name in names), None)
-
-
 def _schema(path: Path) -> pa.Schema:
     try:
         return pq.read_schema(path)
@@ -274,7 +267,7 @@ def _image_column(schema: pa.Schema, chosen: str | None) -> str | None:
     ]
     if chosen is not None:
         return chosen if chosen in of_bytes else None
-    return _usual(PATH_COLUMNS, of_bytes)
+    return first_column(PATH_COLUMNS, of_bytes)
 
 
 def _partitions(path: Path, root: Path, files: list[str], options: SourceOptions) -> Source:
@@ -291,7 +284,7 @@ def _partitions(path: Path, root: Path, files: list[str], options: SourceOptions
         if images is None:
             raise InputError(f"{file}: no column with the content of image files; name it with `image_column`")
         _check_columns([options.id_column, *keep], [name for name in names if name != images], file)
-        ids = options.id_column or _usual(ID_COLUMNS, names)
+        ids = options.id_column or first_column(ID_COLUMNS, names)
         if ids is None:
             raise InputError(f"{file}: no id column ({', '.join(ID_COLUMNS)}); name yours with `id`")
         rows = pq.read_metadata(file).num_rows

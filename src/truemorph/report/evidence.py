@@ -337,7 +337,7 @@ class Evidence:
     def tree(self) -> BiasTree:
         """How finely bias is measured."""
         options = self.options
-        intrinsic = numeric_columns(self.frame, options.intrinsic, self.source) if options.intrinsic else None
+        intrinsic = numeric_columns(self.frame, options.intrinsic, self.source)
         return BiasTree.fitting(self.alpha, intrinsic, options.bootstrap, options.seed)
 
     @cached_property

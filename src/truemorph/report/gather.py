@@ -307,7 +307,7 @@ def _labels_by(name: str, model: Classifier, path: Path, tables: Sequence[Catalo
         if hash_of_model(table) == model.model_hash and column in table.frame.columns:
             return table.frame
     kept.parent.mkdir(parents=True, exist_ok=True)
-    label_table(model, LabelOptions(source=path, out=kept), max_bad=1.0)
+    label_table(model, LabelOptions(source=path, out=kept))
     return read_table(kept).frame
 
 

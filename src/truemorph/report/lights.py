@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from truemorph.arrays import rms
 from truemorph.bias.checks.selection import LEVEL
 from truemorph.bias.curves.paths import TreeTransition
 from truemorph.bias.curves.transitions import DISK, SMOOTH
@@ -14,7 +15,7 @@ from truemorph.bias.metrics.scores import calibration_error
 from truemorph.catalogs.label_sets import LabelSet, nearly_one_class
 from truemorph.findings import Finding, unique
 from truemorph.report.evidence import TRUTH, Evidence, Model
-from truemorph.report.measures import chance_calibration_error, compared_accuracies, fraction_errors, has_answer, rms_of
+from truemorph.report.measures import chance_calibration_error, compared_accuracies, fraction_errors, has_answer
 from truemorph.report.page import Light, in_order
 
 # Of class fractions, which are quoted to two digits.
@@ -88,7 +89,7 @@ def _correction_against_gold(evidence: Evidence, definition: str, truth: LabelSe
     if evidence.from_gold and truth.name != TRUTH and definition == own:
         return
     by_gold, labelled = (evidence.in_bins(labels)[0][:-1] for labels in (truth, evidence.observed))
-    off, before, error = map(rms_of, (quoted.fraction - by_gold, labelled - by_gold, quoted.stderr))
+    off, before, error = map(rms, (quoted.fraction - by_gold, labelled - by_gold, quoted.stderr))
     what = f"Error of the corrected {evidence.quantity.name}s (rms over {by_gold.size} bins)"
     yield from _fractions_compared(what, off, before, error, evidence.view(truth))
 
@@ -284,7 +285,7 @@ def _of_sample(evidence: Evidence) -> Iterator[Check]:
         return
     measured = evidence.bias[evidence.observed.name]
     limits = list[Finding]() if measured is None else [*measured.findings]
-    if evidence.tree.intrinsic is None:
+    if not evidence.options.intrinsic:
         text = "Bias is measured without intrinsic columns, so a real change of class fractions with α counts as bias."
         action = "Give columns such as luminosity, physical size and redshift (`intrinsic`)."
         limits.append(Finding("intrinsic-missing", "caution", text, action))

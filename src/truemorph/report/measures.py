@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from truemorph.arrays import ratio
+from truemorph.arrays import ratio, rms
 from truemorph.bias.binning import Bins, choose_bins
 from truemorph.bias.metrics.label_bias import BiasResult, Reference, cv18
 from truemorph.bias.metrics.scores import balanced_accuracy
@@ -42,7 +42,7 @@ class BiasTree:
     """How finely bias is measured: 2^depth leaves of the intrinsic tree, bins of α in each, resamples for errors."""
 
     alpha: np.ndarray  # (N,), or (N, J) of several observables
-    intrinsic: np.ndarray | None  # (N, P); without: CV14, one leaf
+    intrinsic: np.ndarray  # (N, P); without columns: CV14, one leaf
     depth: int
     bins: int
     bootstrap: int = 100
@@ -53,22 +53,21 @@ class BiasTree:
     def fitting(
         cls,
         alpha: np.ndarray,
-        intrinsic: np.ndarray | None,
+        intrinsic: np.ndarray,
         bootstrap: int,
         seed: int,
         depth: int | None = None,
         bins: int | None = None,
     ) -> BiasTree:
         """With the depth and bins that are given, or at least 25 galaxies a bin, where that is possible."""
-        usable = alpha.size if intrinsic is None else np.isfinite(intrinsic).all(axis=1).sum()
-        chosen = choose_bins(usable, intrinsic is not None)
-        depth = chosen[0] if depth is None or intrinsic is None else depth
+        chosen = choose_bins(np.isfinite(intrinsic).all(axis=1).sum(), intrinsic.size > 0)
+        depth = chosen[0] if depth is None or not intrinsic.size else depth
         return cls(alpha, intrinsic, depth, chosen[1] if bins is None else bins, bootstrap, seed)
 
     @property
     def measure(self) -> str:
         """CV18, or CV14 without intrinsic columns."""
-        return "CV14" if self.intrinsic is None else "CV18"
+        return "CV18" if self.intrinsic.size else "CV14"
 
     def bias(self, label_set: LabelSet, rows: np.ndarray | None = None, **options: Any) -> BiasResult | None:
         """Of a label set where it is known, or of some rows, with repeats; None if these are too few for the tree."""
@@ -80,7 +79,7 @@ class BiasTree:
 
     def metric(self, labels: np.ndarray, rows: Any = slice(None), **options: Any) -> BiasResult:
         """CV18 (CV14) of the labels of some rows, with options of `cv18`; InputError if they are too few."""
-        columns = None if self.intrinsic is None else self.intrinsic[rows]
+        columns = self.intrinsic[rows] if self.intrinsic.size else None
         settings = {"bootstrap": self.bootstrap, "seed": self.seed, "reference": self.reference} | options
         return cv18(labels, self.alpha[rows], columns, self.depth, self.bins, **settings)
 
@@ -152,11 +151,11 @@ def table_one(
             own, right = parts[label_set.name], parts[truth.name]
             both = np.isfinite(own).all(axis=1) & np.isfinite(right[:, 1])
             applies = both & (right[:, 1] > 0)
-            accuracy = rms = np.nan
+            accuracy = off = np.nan
             if label_set.kind != "truth" and applies.any():
                 accuracy = balanced_accuracy(has_answer(right[applies]), has_answer(own[applies]))
-                rms = rms_of(_off(right[both], own[both], Bins.cut(alpha[both], FIFTHS)))
-            row |= {f"balanced_accuracy: {definition}": accuracy, f"fraction_rms: {definition}": rms}
+                off = rms(_off(right[both], own[both], Bins.cut(alpha[both], FIFTHS)))
+            row |= {f"balanced_accuracy: {definition}": accuracy, f"fraction_rms: {definition}": off}
         rows.append(row)
     # NaN: galaxies, a class, or an answer in all bins, are missing.
     return pl.DataFrame(rows, infer_schema_length=None).fill_nan(None)
@@ -201,12 +200,6 @@ def _off(truth: np.ndarray, parts: np.ndarray, bins: Bins) -> np.ndarray:
     return _ratio(parts, bins) - _ratio(truth, bins)
 
 
-def rms_of(off: np.ndarray) -> float:
-    """Root mean square over the bins in which both ratios exist; NaN if there is none."""
-    finite = np.isfinite(off)
-    return float(np.sqrt(np.mean(off[finite] ** 2))) if finite.any() else float("nan")
-
-
 def fraction_errors(
     truth: np.ndarray, ours: np.ndarray, theirs: np.ndarray, alpha: np.ndarray
 ) -> tuple[float, float, float]:
@@ -215,18 +208,18 @@ def fraction_errors(
     Each of numerators and denominators, shape (N, 2). The error is by propagation of the scatter in each fifth.
     """
     bins = Bins.cut(alpha, FIFTHS)
-    influences, rms = [], []
+    influences, errors = [], []
     for others in (ours, theirs):
         off = _off(truth, others, bins)
-        rms.append(rms_of(off))
+        errors.append(rms(off))
         pulls = [
             (parts[:, 0] - _ratio(parts, bins)[bins.index] * parts[:, 1]) / bins.sums(parts[:, 1])[bins.index]
             for parts in (others, truth)
         ]
-        weight = np.nan_to_num(off / (np.isfinite(off).sum() * np.maximum(rms[-1], 1e-9)))
+        weight = np.nan_to_num(off / (np.isfinite(off).sum() * np.maximum(errors[-1], 1e-9)))
         influences.append(weight[bins.index] * np.nan_to_num(pulls[0] - pulls[1]))
     moved = influences[1] - influences[0]
-    return rms[0], rms[1], float(np.sqrt(np.sum(moved**2)))
+    return errors[0], errors[1], float(np.sqrt(np.sum(moved**2)))
 
 
 def bins_of(fractions: PopulationFractions, frame: pl.DataFrame, source: str) -> np.ndarray:

@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 from truemorph._version import __version__, installed_versions
 from truemorph.citation import BIBTEX
 from truemorph.errors import InputError
-from truemorph.findings import Finding
+from truemorph.findings import Finding, Findings
 from truemorph.io import save_as_pdf_and_png, write_file
 from truemorph.questions import SMOOTH_OR_DISK
 from truemorph.tables import CatalogTable, write_table
@@ -219,7 +219,7 @@ def in_order(findings: Sequence[Finding]) -> list[Finding]:
     return sorted(findings, key=lambda finding: _SEVERITIES.index(finding.severity))
 
 
-def findings_of(lights: Sequence[Light]) -> tuple[Finding, ...]:
+def findings_of(lights: Sequence[Light]) -> Findings:
     """Findings of all lights, problems first."""
     return tuple(in_order([finding for light in lights for finding in light.findings]))
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from truemorph.bias.curves.transitions import DISK, SMOOTH
 from truemorph.catalogs.label_sets import ONE_CLASS, fractions_by
-from truemorph.findings import Finding
+from truemorph.findings import Finding, Findings
 from truemorph.io import plain, write_json
 from truemorph.report.evidence import TRUTH, Evidence
 from truemorph.report.figures import among_similar, bias_curve, calibration, capital, fractions
@@ -49,7 +49,7 @@ class ReportResult(Result):
     out: Path  # the page
     content: dict[str, Any]
     evidence: tuple[Evidence, ...]  # of each question
-    findings: tuple[Finding, ...]
+    findings: Findings
 
     def summary(self) -> str:
         """Return the table of fractions, the answer and the verdict as text."""

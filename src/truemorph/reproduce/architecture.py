@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from matplotlib.patches import Rectangle
 from torch import nn
 
 from truemorph.classifiers.checkpoint import load
@@ -84,7 +83,7 @@ def network_figure(work: Work) -> list[Illustration]:
         area = layer.shape[1:]
         width = 0.12 + (np.log2(area[0]) / 8 if area else 0)
         colour = GREY if k in (0, len(layers) - 1) else BLUE if area else ORANGE if len(layers) - k > 3 else GREEN
-        axes.add_patch(Rectangle((-width / 2, k - 0.3), width, 0.6, color=colour, alpha=0.55, lw=0))
+        axes.barh(k, width, 0.6, -width / 2, color=colour, alpha=0.55, lw=0)
         axes.text(-0.62, k, output, ha="right", va="center", fontsize=8)
         axes.text(0.62, k, ", ".join(layer.steps), ha="left", va="center", fontsize=8)
         if k:

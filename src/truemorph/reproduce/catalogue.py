@@ -29,7 +29,7 @@ from truemorph.errors import InputError, TruemorphError, nearest
 from truemorph.findings import Finding
 from truemorph.io import file_hash
 from truemorph.progress import tell
-from truemorph.reproduce.options import FETCHED, Inputs
+from truemorph.reproduce.options import FETCHED
 from truemorph.reproduce.paper import PAPER
 from truemorph.reproduce.stages import CATALOGUE, DONE, FAILED, TEST_ROWS, Outcome, Stage, Values, Work
 from truemorph.tables import CatalogTable, frame_hash, left_join, read_table, write_table
@@ -53,14 +53,10 @@ _LABELS = ("label", "smooth_fraction", "disk_fraction", "artefact_fraction")
 _LATER_QUESTIONS = r"^t(0[2-9]|1[01])_"
 
 
-def missing_archives(data: Path, inputs: Inputs) -> list[str]:
+def missing_archives(work: Work) -> list[str]:
     """Return the archives of missing files, none with a table of the user; GZ2 first, because SDSS needs its tables."""
-    needed = {"gz2": (_VOTES, _IMAGES, FETCHED["hart"]), "sdss": (_PHOTOMETRY,), "simard": (_SERSIC,)}
-    return [
-        name
-        for name, files in needed.items()
-        if inputs.table is None and not all((data / file).exists() for file in files)
-    ]
+    needed = (_VOTES, _IMAGES, FETCHED["hart"], _PHOTOMETRY, _SERSIC) if work.inputs.table is None else ()
+    return list(dict.fromkeys(file.partition("/")[0] for file in needed if not (work.data / file).exists()))
 
 
 def download_plan(archives: Sequence[str]) -> str:
@@ -127,12 +123,11 @@ def _simulated(work: Work, metadata: Values) -> list[Finding]:
 
 def _sample_settings(work: Work) -> Values:
     inputs, prepared = work.inputs, _prepared(work)
-    hart = inputs.hart and [file_hash(inputs.hart), read_mapping(inputs.hart_preset).model_dump(mode="json")]
     return {
         "rows": frame_hash(prepared.catalogue.frame),
         "prepared": [prepared.catalogue.metadata, prepared.funnel, prepared.findings],
         "columns": [inputs.intrinsic, inputs.features],
-        "hart": hart,
+        "hart": inputs.hart and [file_hash(inputs.hart), read_mapping(inputs.hart_preset).model_dump(mode="json")],
         "sample": [work.options.fraction, work.options.seed],
     }
 
@@ -166,7 +161,7 @@ def _draw(frame: pl.DataFrame, work: Work) -> pl.DataFrame:
     sample = frame.filter(chosen)
     split, _ = split_galaxies(sample["object_id"].to_list(), work.options.split(sample.height), seed)
     weights = sampling_weights(labels, chosen)[chosen]
-    return sample.with_columns(split=pl.Series(split), draw_weight=pl.Series(weights))
+    return sample.with_columns(split=split, draw_weight=weights)
 
 
 def _make_sample(work: Work, folder: Path) -> Values:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -67,21 +68,18 @@ def compare_distributions(values: np.ndarray, label_sets: Mapping[str, np.ndarra
     """
     finite = np.isfinite(values)
     observed_name, observed = next(iter(label_sets.items()))
-    members = {}
-    for name, labels in label_sets.items():
-        disk = labels == 1
-        # Of the original labels none switched; disks are drawn for comparison.
-        switched = disk if name == observed_name else (observed == 0) & disk
-        members[name] = {"smooth": labels == 0, "to_disk": switched, "disk": disk}
     rows, curves = [], []
-    for panel in PANELS:
-        for name, samples in members.items():
-            index = values[samples[panel] & finite]
-            if index.size:
-                about = {"panel": panel, "labels": name}
-                curves.append(pl.DataFrame(about | cumulative(index)))
-                share, error = share_above(index)
-                rows.append(about | {"n": index.size, "share_above": share, "share_above_stderr": error})
+    for panel, (name, labels) in product(PANELS, label_sets.items()):
+        members = finite & (labels == (0 if panel == "smooth" else 1))
+        # Of the original labels none switched; disks are drawn for comparison.
+        if panel == "to_disk" and name != observed_name:
+            members &= observed == 0
+        index = values[members]
+        if index.size:
+            about = {"panel": panel, "labels": name}
+            curves.append(pl.DataFrame(about | cumulative(index)))
+            share, error = share_above(index)
+            rows.append(about | {"n": index.size, "share_above": share, "share_above_stderr": error})
     table = pl.DataFrame(rows)
     return Distributions(observed_name, table, pl.concat(curves), values.size, int(np.sum(~finite)))
 

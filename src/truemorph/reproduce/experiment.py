@@ -42,8 +42,8 @@ def run_experiment(data: Path, out: Path, options: ReproduceOptions, given: Valu
     # Report invalid settings before anything is fetched or computed.
     stages = all_stages(options.trainings)
     names = asked(stages, options.stages)
-    plan = models.training_plan(work.inputs, options) if names & set(models.NETWORKS) else "no network is trained"
-    galaxies, absent = sum(options.counts), catalogue.missing_archives(data, work.inputs) if options.fetch else []
+    plan = models.training_plan(work) if names & set(models.NETWORKS) else "no network is trained"
+    galaxies, absent = sum(options.counts), catalogue.missing_archives(work) if options.fetch else []
     if absent:
         plan = f"{catalogue.download_plan(absent)}; {plan}"
     tell(f"reproduce: {len(names)} stages for {galaxies:,} galaxies; results in {out} are used again; {plan}")
@@ -54,7 +54,7 @@ def run_experiment(data: Path, out: Path, options: ReproduceOptions, given: Valu
             f"{out}: another process is using this folder; wait for it, or choose another folder (`out`)"
         )
     with held:
-        if absent and not options.dry_run:
+        if not options.dry_run:
             for name in absent:
                 work.outcomes[f"fetch-{name}"] = catalogue.fetch_archive(name, data)
             work.inputs = Inputs.of(data, **given)
@@ -80,7 +80,7 @@ def run_experiment(data: Path, out: Path, options: ReproduceOptions, given: Valu
 def _publish(work: Work) -> list[str]:
     """Replace page and figures of an earlier run in the output folder; return the names of all such files."""
     result, page = work.out / RESULT, work.outcomes["page"]
-    before: list[str] = list(read_json(result).get("published", ())) if result.is_file() else []
+    before: list[str] = read_json(result).get("published", []) if result.is_file() else []
     if page.status == LEFT_OUT:
         return before
     for name in before:

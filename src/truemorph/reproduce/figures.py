@@ -12,7 +12,7 @@ import polars as pl
 from matplotlib.colors import Normalize
 
 from truemorph.bias.curves.transitions import DISK, SMOOTH
-from truemorph.catalogs.catalogue import image_folder
+from truemorph.catalogs.catalogue import find_images, image_folder
 from truemorph.catalogs.physical import FIELD_R90
 from truemorph.classifiers.checkpoint import load
 from truemorph.config import PRESETS
@@ -20,10 +20,9 @@ from truemorph.errors import InputError
 from truemorph.explain.plots import mean_map_figure, profile_figure
 from truemorph.explain.profiles import MeanMap, Profiles
 from truemorph.explain.study import PIXELS, Explained, Explanation, explain, galaxies_of, profile_table
-from truemorph.io import written_whole
 from truemorph.plotting import BLUE, GREEN, GREY, ORANGE, RED, SKY
 from truemorph.report.figures import Style, new_panel, pairs_figure
-from truemorph.report.gallery import annotated, better_pictures, jpeg_source, whole_picture
+from truemorph.report.gallery import annotated, jpeg_source, whole_picture
 from truemorph.report.page import Illustration, Pair, Section
 from truemorph.reproduce.catalogue import fetch_archive
 from truemorph.reproduce.distributions import Distributions, compare_distributions, cumulative_panels
@@ -41,7 +40,7 @@ from truemorph.reproduce.stages import (
     rows_digest,
 )
 from truemorph.reproduce.table1 import all_labels, measured, sersic_indices
-from truemorph.tables import read_table, write_table
+from truemorph.tables import read_columns, write_table
 
 CHANGED, VERDICTS, KINDS = "changed.csv", "verdicts.csv", ("arms", "lenticular", "unclear")
 COLOUR = "u_r"
@@ -64,12 +63,12 @@ _STYLES: dict[str, Style] = {
 
 def sersic_curves(work: Work) -> Distributions | None:
     """Return the distributions of the Sérsic index by label set (Figure 3); None without such a column."""
-    tested, options = measured(work), work.options
+    tested = measured(work)
     values = sersic_indices(work, tested.frame)
     if values is None:
         return None
-    drawn = tested.sets if options.every_curve else FIGURE_3
-    sets = {TABLE_1[name].labels: label_set.p for name, label_set in tested.sets.items() if name in drawn}
+    drawn = tested.sets if work.options.every_curve else FIGURE_3
+    sets = {label_set.name: label_set.p for name, label_set in tested.sets.items() if name in drawn}
     return compare_distributions(values, sets)
 
 
@@ -110,7 +109,7 @@ def _verdicts(work: Work) -> dict[str, str]:
     path = work.out / VERDICTS
     if not path.is_file():
         return {}
-    frame = read_table(path).frame.select(pl.col("object_id", "verdict").cast(pl.String)).fill_null("")
+    frame = read_columns(path, dict.fromkeys(("object_id", "verdict"), pl.String), nulls=True).fill_null("")
     verdicts = {name: verdict.strip().lower() for name, verdict in frame.iter_rows()}
     for name, verdict in verdicts.items():
         if verdict not in ("", *KINDS):
@@ -122,11 +121,9 @@ def _better(work: Work) -> tuple[Path, pl.DataFrame]:
     """Return the folder of HST images, and the changed galaxies that have one: its file `better`, and the `verdict`."""
     folder = Path(work.inputs.better or work.data / "hst").resolve()
     table = pl.read_csv(work.file("changed", CHANGED), schema_overrides={"object_id": pl.String, "fov": pl.Float64})
-    files = better_pictures(folder, table["object_id"]) if folder.is_dir() else {}
-    names = pl.col("object_id")
     table = table.with_columns(
-        better=names.replace_strict(files, default=None, return_dtype=pl.String),
-        verdict=names.replace_strict(_verdicts(work), default="", return_dtype=pl.String),
+        better=pl.Series(find_images(table["object_id"], None, folder), dtype=pl.String),
+        verdict=pl.col("object_id").replace_strict(_verdicts(work), default="", return_dtype=pl.String),
     )
     return folder, table.drop_nulls("better")
 
@@ -150,8 +147,7 @@ def _make_pairs(work: Work, folder: Path) -> Values:
     """Count the pairs and the reader's verdicts; add rows without a verdict to the file for them."""
     _, table = _better(work)
     every = _verdicts(work) | dict(table.select("object_id", "verdict").rows())
-    with written_whole(work.out / VERDICTS) as partial:
-        pl.DataFrame({"object_id": every.keys(), "verdict": every.values()}).write_csv(partial)
+    write_table(pl.DataFrame({"object_id": every.keys(), "verdict": every.values()}), work.out / VERDICTS)
     return {
         "changed": work.result("changed")["changed"],
         "with_better": table.height,
@@ -178,8 +174,8 @@ def hst_images(work: Work) -> tuple[list[Section], list[Illustration]]:
     for letter, row in zip(_LETTERS, table.iter_rows(named=True), strict=False):
         name, title_of = row["object_id"], f"α = {row['alpha']:.1f}, p(disk) = {row['p_disk']:.2f}"
         with suppress(InputError):  # skip unreadable images
-            pictures = whole_picture(root / row["image"]), whole_picture(folder / row["better"])
-            seen, better = (annotated(picture, name, row["fov"]) for picture in pictures)
+            paths = root / row["image"], folder / row["better"]
+            seen, better = (annotated(whole_picture(path), name, row["fov"]) for path in paths)
             rows.append({"title": f"({letter}) {title_of}", "seen": seen, "better": better})
             sources = [("seen by volunteers", jpeg_source(seen)), ("HST", jpeg_source(better))]
             on_page.append(Pair(f"({letter}) {name}: {title_of}", sources))

@@ -24,7 +24,6 @@ from truemorph.errors import InputError, TruemorphError
 from truemorph.findings import Finding
 from truemorph.io import write_file
 from truemorph.reproduce.catalogue import BEST_ALPHA, DEBIASED
-from truemorph.reproduce.options import Inputs, ReproduceOptions
 from truemorph.reproduce.paper import DCV14, DDB, PAPER, RESNET_GZ2B, RESNET_GZ2D
 from truemorph.reproduce.stages import CATALOGUE, TEST_ROWS, Stage, Values, Work, images_digest, rows_digest
 from truemorph.tables import CatalogTable, numeric_columns
@@ -33,8 +32,6 @@ FIT, LABELS, MODEL = "theta.json", "labels.parquet", "model"
 # Networks, and the files of labels that they learn.
 _LEARNED = {RESNET_GZ2B: CATALOGUE, RESNET_GZ2D: DEBIASED, DDB: CATALOGUE}
 NETWORKS = tuple(_LEARNED)
-# Galaxies that are labelled: by DDB the whole sample, which is a debiased catalogue, by the others test galaxies.
-_LABELLED = {DDB: CATALOGUE}
 _LEARNED_FROM = ("object_id", "label", "alpha", "split", "sampling_weight", "image")
 _TRAINING_ROWS = (f"split={TRAIN}",)
 # Other numbers of galaxies per bin for θ.
@@ -82,7 +79,7 @@ def _fit_theta(work: Work, folder: Path) -> Values:
 
 def _theta_of(fit: Values) -> Values:
     """Return θ and its error; None for networks that treat labels as correct."""
-    return {"theta": (fit.get("parameters") or {}).get("theta"), "stderr": (fit.get("stderr") or {}).get("theta")}
+    return {"theta": fit["parameters"].get("theta"), "stderr": fit.get("stderr", {}).get("theta")}
 
 
 def _shifted_by_selection(compared: list[Values]) -> list[Finding]:
@@ -101,27 +98,27 @@ def _shifted_by_selection(compared: list[Values]) -> list[Finding]:
     return [Finding("theta-shifted-by-selection", "caution", text, action)]
 
 
-def network_config(inputs: Inputs, options: ReproduceOptions, training: int = 1) -> TrainingConfig:
+def network_config(work: Work) -> TrainingConfig:
     """Combine preset and `training` of the inputs to the settings of the networks; each training has another seed."""
-    own = {"folds": 1, "seed": options.seed, **inputs.training}
-    config = training_config(_preset(options), **own | {"seed": own["seed"] + _APART * (training - 1)})
+    own = {"folds": 1, "seed": work.options.seed, **work.inputs.training}
+    config = training_config(_preset(work), **own | {"seed": own["seed"] + _APART * (work.training - 1)})
     if (config.classifier, config.nodes) != ("network", 1):
         raise InputError("reproduce trains networks on one machine: choose preset quick, standard or paper, and 1 node")
     return config
 
 
-def _preset(options: ReproduceOptions) -> str:
-    return options.preset or (PAPER if options.fraction == 1 else "quick")
+def _preset(work: Work) -> str:
+    return work.options.preset or (PAPER if work.options.fraction == 1 else "quick")
 
 
-def training_plan(inputs: Inputs, options: ReproduceOptions) -> str:
+def training_plan(work: Work) -> str:
     """Say how long the networks train on this machine, from the time of one step of the network."""
     import torch
 
     from truemorph.classifiers.module import several_devices
     from truemorph.classifiers.network import GalaxyNetwork, settled_precision, torch_device
 
-    config = network_config(inputs, options)
+    config, options = network_config(work), work.options
     device = torch_device("cuda" if config.device == "gpu" else config.device)
     network, size = GalaxyNetwork(config).to(device), config.batch_size
     images = torch.zeros(size, 3, config.image_size, config.image_size, device=device)
@@ -153,27 +150,28 @@ def training_plan(inputs: Inputs, options: ReproduceOptions) -> str:
 def intrinsic_columns(work: Work, frame: pl.DataFrame) -> tuple[str, ...]:
     """Return the columns of CV18's tree if most galaxies have values in all of them; empty otherwise."""
     names = work.inputs.intrinsic
-    return names if names and _known(frame, names).mean() > 0.5 else ()
+    return names if _known(frame, names).mean() > 0.5 else ()
 
 
 def _known(frame: pl.DataFrame, names: tuple[str, ...]) -> np.ndarray:
     """Return which galaxies have values in all columns, bool of shape (N,)."""
     if not all(name in frame.columns and frame[name].dtype.is_numeric() for name in names):
         return np.zeros(frame.height, bool)
-    return np.asarray(np.isfinite(numeric_columns(frame, names, "the sample")).all(axis=1))
+    return np.isfinite(numeric_columns(frame, names, "the sample")).all(axis=1)
 
 
 def _make_network(name: str, work: Work, folder: Path) -> Values:
     run = RunConfig(
         catalogue=str(work.file("catalogue", _LEARNED[name])),
         out=str(folder / MODEL),
-        preset=_preset(work.options),
+        preset=_preset(work),
         transition=(str(work.file("theta", FIT)),) if name == DDB else (),
         labels=None if name == DDB else NAIVE,
-        cache=None if work.options.cache is None else str(work.options.cache),
-        training=network_config(work.inputs, work.options, work.training),
+        cache=work.options.cache,
+        training=network_config(work),
     )
-    return _train(work, folder, run, labelled=_LABELLED.get(name, TEST_ROWS))
+    # DDB labels the whole sample, which is a debiased catalogue, the others test galaxies.
+    return _train(work, folder, run, labelled=CATALOGUE if name == DDB else TEST_ROWS)
 
 
 def _network_settings(name: str, work: Work) -> Values:
@@ -181,12 +179,11 @@ def _network_settings(name: str, work: Work) -> Values:
         raise work.lacks("images of the galaxies", "gz2", "`table` with images")
     if name == RESNET_GZ2D and work.inputs.hart is None:
         raise work.lacks("votes debiased by Hart et al. (2016)", "gz2", "`hart`")
-    training = network_config(work.inputs, work.options, work.training)
     return {
         "rows": rows_digest(work.catalogue(_LEARNED[name]).frame, _LEARNED_FROM),
-        "labelled": rows_digest(work.catalogue(_LABELLED.get(name, TEST_ROWS)).frame, ("object_id", "image")),
+        "labelled": rows_digest(work.catalogue(CATALOGUE if name == DDB else TEST_ROWS).frame, ("object_id", "image")),
         "images": images_digest(work),
-        "training": training.model_dump(mode="json", exclude=NOT_THE_RESULT),
+        "training": network_config(work).model_dump(mode="json", exclude=NOT_THE_RESULT),
         "theta": work.result("theta")["theta"] if name == DDB else None,
     }
 
@@ -224,7 +221,7 @@ def _train(
         else:
             train_on_catalogue(run, catalogue)
     model = load(folder / MODEL)
-    label_table(model, LabelOptions(source=work.file("catalogue", labelled), out=folder / LABELS), max_bad=1.0)
+    label_table(model, LabelOptions(source=work.file("catalogue", labelled), out=folder / LABELS))
     history = folder / MODEL / "history.csv"
     return {
         "model_hash": model.model_hash,

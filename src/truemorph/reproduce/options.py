@@ -44,11 +44,12 @@ class Inputs(BaseModel, frozen=True, extra="forbid"):
     @classmethod
     def of(cls, data: Path, **inputs: Any) -> Inputs:
         """Find the input files: those given, then those that `truemorph fetch` wrote."""
-        settings = {name: value for name, value in inputs.items() if value not in (None, (), [])}
-        if not settings and (data / _CONFIG_0_2).is_file():
+        given = {name: value for name, value in inputs.items() if value not in (None, (), [])}
+        if not given and (data / _CONFIG_0_2).is_file():
             raise InputError(
                 f"{data / _CONFIG_0_2}: is not read by itself since 0.3; run truemorph reproduce --config with it"
             )
+        settings = {name: file for name, file in FETCHED.items() if (data / file).exists()} | given
         for name in ("table", "hart", "better", "hart_preset"):
             if name in settings and (name != "hart_preset" or str(settings[name]).endswith(".toml")):
                 value = str(settings[name])
@@ -57,8 +58,6 @@ class Inputs(BaseModel, frozen=True, extra="forbid"):
                     where = f"no such file in {data} or in the working directory"
                     raise InputError(f"{value} ({name}): {where}; give its path, or leave it out")
                 settings[name] = str(there[0].resolve())
-            elif name in FETCHED and (data / FETCHED[name]).exists():
-                settings[name] = str((data / FETCHED[name]).resolve())
         return checked(cls, settings, f"{data}:")
 
 
@@ -133,7 +132,7 @@ class ReproduceOptions:
     def fraction(self) -> float:
         """Fraction of the paper's 121,984 galaxies."""
         try:
-            return _SCALES[self.scale] if self.scale in _SCALES else float(self.scale)
+            return float(_SCALES.get(self.scale, self.scale))
         except ValueError:
             message = f"`scale` must be paper, quick or a fraction of the paper's sample; got {self.scale!r}"
             raise InputError(message) from None

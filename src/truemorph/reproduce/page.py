@@ -61,8 +61,11 @@ def _answer(work: Work, judged: list[Statement]) -> str:
         text = f"The bias of the volunteers' labels ({measure}) is {bias[GZ2B]}; DDB gives no labels to compare."
     else:
         every = [_rows(training).get(DDB, {}) for training in trainings(work)]
-        usable = [row for row in every if row.get("from_gz2b") is not None and not row["one_class"]]
-        lower = [Difference("", "", -row["from_gz2b"], row["from_gz2b_std"] or 0.0) for row in usable]
+        lower = [
+            Difference("", "", -row["from_gz2b"], row["from_gz2b_std"] or 0.0)
+            for row in every
+            if row.get("from_gz2b") is not None and not row["one_class"]
+        ]
         text = f"{measure} is {bias[GZ2B]} for volunteers and {bias[DDB]} for DDB."
         if len(lower) > 1:
             text = f"Training through T(α) (DDB) {_VERBS[Statement.of(lower).verdict]} the bias of the labels: {text}"
@@ -160,8 +163,8 @@ def _other_values(work: Work, curves: Distributions | None) -> Table:
     if curves is not None:
         smooth = curves.table.filter(panel="smooth", labels=curves.observed_name)
         disk_like = 1 - smooth["share_above"][0] if smooth.height else None
-        values = (number(disk_like, ".2f"), f"about {DISK_LIKE_AMONG_SMOOTH:.2f}")
-        lines.append(["fraction of GZ2B smooth with disk profiles (Sérsic index n ≤ 3)", *values])
+        what = "fraction of GZ2B smooth with disk profiles (Sérsic index n ≤ 3)"
+        lines.append([what, number(disk_like, ".2f"), f"about {DISK_LIKE_AMONG_SMOOTH:.2f}"])
     if work.have("figure4"):
         seen = work.result("figure4")
         lines.append(["changed galaxies with HST image", f"{seen['with_better']:,}", str(HST_PAIRS[0])])
@@ -182,7 +185,7 @@ def _each_training(work: Work) -> list[Table]:
         biases = [value for value in values if value is not None]
         if not biases:
             continue
-        scatter = float(np.std(biases, ddof=1)) if len(biases) > 1 else None
+        scatter = np.std(biases, ddof=1) if len(biases) > 1 else None
         lines.append([f"{TABLE_1[name].letter}) {TABLE_1[name].labels}", *map(number, values), number(scatter)])
     head = ["labels", *(f"training {k}" for k in range(1, len(every) + 1)), "scatter"]
     note = (

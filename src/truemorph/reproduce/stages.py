@@ -85,15 +85,18 @@ class Work:
         assert folder is not None
         return folder / name
 
-    def used(self, stages: Iterable[str]) -> Values:
+    def used(self, stages: Collection[str]) -> Values:
         """Identify the options, and the results of stages by folder and content, or what they lack.
 
         The content can differ in the same folder, for example if a network was trained again on a GPU.
         """
         options = {name: value for name, value in vars(self.options).items() if name not in _NOT_THE_RESULT}
         columns = [self.inputs.intrinsic, self.inputs.features, self.inputs.sersic_index]
-        inputs = [(name, self.outcomes[name]) for name in stages]
-        used = {name: [record.folder and record.folder.name, record.text, record.result] for name, record in inputs}
+        used = {
+            name: [outcome.folder and outcome.folder.name, outcome.text, outcome.result]
+            for name, outcome in self.outcomes.items()
+            if name in stages
+        }
         return {"options": options, "columns": columns, "used": used}
 
     def lacks(self, what: str, archive: str, argument: str) -> Lacks:

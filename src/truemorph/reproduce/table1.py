@@ -75,14 +75,11 @@ def all_labels(work: Work) -> pl.DataFrame:
     identity = pl.col("object_id").cast(pl.String)
     label, probability = pl.col("label").cast(pl.Float64), pl.col("p_disk").cast(pl.Float64)
     frame = work.catalogue(TEST_ROWS).frame.with_columns(identity, label.alias(GZ2B))
-    others = []
     if work.inputs.hart is not None:
-        others.append(work.catalogue(DEBIASED).frame.select(identity, label.alias(GZ2D)))
+        frame = left_join(frame, work.catalogue(DEBIASED).frame.select(identity, label.alias(GZ2D)))
     for name in filter(work.have, MODELS):
         labels = read_table(work.file(name, LABELS)).frame
-        others.append(labels.select(identity, label.alias(name), probability.alias(f"p {name}")))
-    for labels in others:
-        frame = left_join(frame, labels)
+        frame = left_join(frame, labels.select(identity, label.alias(name), probability.alias(f"p {name}")))
     return frame
 
 
@@ -107,7 +104,7 @@ def measured(work: Work) -> Measured:
     }
     truths = {}
     if "gold" in frame.columns and frame["gold"].count() >= _FEWEST:
-        gold = frame["gold"].cast(pl.Float64).fill_null(np.nan).to_numpy()
+        gold = frame["gold"].cast(pl.Float64).to_numpy()
         truths[GOLD] = LabelSet.of_two(GOLD, "truth", gold, SMOOTH_OR_DISK)
     return Measured(frame, labels, _tree(work, frame, intrinsic), intrinsic, truths)
 
@@ -119,7 +116,7 @@ def _tree(work: Work, frame: pl.DataFrame, intrinsic: tuple[str, ...]) -> BiasTr
     if options.fraction == 1:
         depth = TREE[0] if depth is None else depth
         bins = (TREE[1] if intrinsic else BINS_CV14) if bins is None else bins
-    columns = numeric_columns(frame, intrinsic, "the sample") if intrinsic else None
+    columns = numeric_columns(frame, intrinsic, "the sample")
     return BiasTree.fitting(frame["alpha"].to_numpy(), columns, options.bootstrap, options.seed, depth, bins)
 
 
@@ -169,8 +166,8 @@ def _resampled(tree: BiasTree, labels: LabelSet, where: np.ndarray) -> np.ndarra
     chosen = replace(labels, probabilities=np.where(where[:, None], labels.probabilities, np.nan))
     n, rng = where.size, np.random.default_rng([tree.seed, 18])
     draws = (None, *(rng.integers(0, n, n) for _ in range(tree.bootstrap)))
-    biases = [tree.bias(chosen, rows, bootstrap=0, permutations=0) for rows in draws]
-    return np.array([np.nan if bias is None else bias.value for bias in biases])
+    values = [numbers_of(tree.bias(chosen, rows, bootstrap=0, permutations=0))["value"] for rows in draws]
+    return np.array(values, float)  # None becomes NaN
 
 
 def compare_pairs(measurement: Measured, tree: BiasTree) -> list[Values]:
@@ -188,9 +185,7 @@ def compare_pairs(measurement: Measured, tree: BiasTree) -> list[Values]:
         difference = apart[0]
         paper = TABLE_1[later].cv18 - TABLE_1[earlier].cv18
         paper_error = np.hypot(TABLE_1[later].stderr, TABLE_1[earlier].stderr)
-        same, two_classes = None, not (one_class(first) or one_class(second))
-        if two_classes and tree.intrinsic is not None and abs(paper) > paper_error and np.isfinite(difference):
-            same = (difference > 0) == (paper > 0)
+        counts = abs(paper) > paper_error and np.isfinite(difference) and not (one_class(first) or one_class(second))
         pair = {
             "earlier": earlier,
             "later": later,
@@ -199,7 +194,7 @@ def compare_pairs(measurement: Measured, tree: BiasTree) -> list[Values]:
             "stderr": np.nanstd(apart[1:]) if np.isfinite(apart[1:]).any() else None,
             "paper": paper,
             "paper_stderr": paper_error,
-            "as_in_the_paper": same,
+            "as_in_the_paper": (difference > 0) == (paper > 0) if counts and tree.intrinsic.size else None,
         }
         pairs.append(pair)
     return pairs
@@ -232,16 +227,17 @@ def _findings(work: Work, table: Values) -> list[Finding]:
 
 def _make_table(work: Work, folder: Path) -> Values:
     measurement = measured(work)
-    bias = {label_set.name: measurement.tree.bias(label_set) for label_set in measurement.sets.values()}
-    pairs = compare_pairs(measurement, measurement.tree)
+    tree = measurement.tree
+    bias = {label_set.name: tree.bias(label_set) for label_set in measurement.sets.values()}
+    pairs = compare_pairs(measurement, tree)
     rows, of_observed = table_rows(measurement, bias, pairs), bias[measurement.sets[GZ2B].name]
     thetas = [(name, work.result(stage)) for name, stage in ((DCV14, DCV14), (DDB, "theta")) if work.have(stage)]
     result: Values = {
-        "measure": measurement.tree.measure,
+        "measure": tree.measure,
         "intrinsic": measurement.intrinsic,
-        "depth": measurement.tree.depth,
-        "bins": measurement.tree.bins,
-        "bootstrap": measurement.tree.bootstrap,
+        "depth": tree.depth,
+        "bins": tree.bins,
+        "bootstrap": tree.bootstrap,
         "galaxies": measurement.frame.height,
         "gold": sum(truth.known.sum() for truth in measurement.truths.values()),
         "alpha": work.catalogue().metadata["alpha"],
@@ -259,16 +255,16 @@ def _make_table(work: Work, folder: Path) -> Values:
 Reason = tuple[Any, ...] | None
 
 
-def _swept(measurement: Measured, trees: dict[str, BiasTree]) -> tuple[str, list[Values]]:
+def _swept(measurement: Measured, trees: Sequence[BiasTree]) -> tuple[str, list[Values]]:
     """Measure every label set with other trees; return the range of GZ2B and the order as text, and all means."""
     swept, orders = list[Values](), set[tuple[int, int]]()
-    for setting, tree in trees.items():
+    for tree in trees:
         resampled = replace(tree, bootstrap=min(_RESAMPLES, measurement.tree.bootstrap))
         means = {
             name: numbers_of(resampled.bias(labels))["bootstrap_mean"] for name, labels in measurement.sets.items()
         }
         if any(mean is not None for mean in means.values()):
-            swept.append({"setting": setting, "means": means})
+            swept.append({"setting": f"{2**tree.depth} × {tree.bins}", "means": means})
             orders.add(order(compare_pairs(measurement, replace(tree, bootstrap=0))))
     values = [setting["means"][GZ2B] for setting in swept if setting["means"][GZ2B] is not None]
     effect = f"GZ2B {_span(f'{min(values):.3f}', f'{max(values):.3f}')}" if values else "too few galaxies"
@@ -283,32 +279,30 @@ def _span(*ends: str) -> str:
 
 
 def _intrinsic(work: Work, measurement: Measured) -> Reason:
-    names = measurement.intrinsic
+    names, values = measurement.intrinsic, measurement.tree.intrinsic
     if not names:
         here = f"not available: {', '.join(work.inputs.intrinsic) or 'none given'}"
         return here, "CV14 instead of CV18: not comparable with the paper's values"
-    values = numeric_columns(measurement.frame, names, "the sample")
-    others = {", ".join(reversed(names)): values[:, ::-1]}
-    for size in range(1, len(names)):
-        for chosen in combinations(range(len(names)), size):
-            others[", ".join(names[k] for k in chosen)] = values[:, list(chosen)]
+    n = len(names)
+    orders = [range(n)[::-1], *(chosen for size in range(1, n) for chosen in combinations(range(n), size))]
+    others = [values[:, list(chosen)] for chosen in orders]
     if "M_r" in names and "redshift" in measurement.frame.columns:
         # About z mag in r for early types, less for late types (Chilingarian et al. 2010, MNRAS 405, 1409).
         correction = np.where(np.array(names) == "M_r", measurement.frame.select(pl.col("redshift").cast(float)), 0)
-        others["M_r with a K-correction of z mag"] = values - correction
-    trees = {name: replace(measurement.tree, intrinsic=columns) for name, columns in others.items()}
-    trees["none (CV14)"] = replace(measurement.tree, intrinsic=None, depth=0, bins=20)
+        others.append(values - correction)
+    trees = [replace(measurement.tree, intrinsic=columns) for columns in others]
+    trees.append(replace(measurement.tree, intrinsic=values[:, :0], depth=0, bins=20))
     effect, _ = _swept(measurement, trees)
     return ", ".join(names), f"other columns, another order, or M_r with a K-correction: {effect}"
 
 
 def _bins(work: Work, measurement: Measured) -> Reason:
     tree, tried = measurement.tree, _TREES if measurement.intrinsic else [(0, bins) for bins in _BINS]
-    trees = {
-        f"{2**depth} × {bins}": replace(tree, depth=depth, bins=bins)
+    trees = [
+        replace(tree, depth=depth, bins=bins)
         for depth, bins in tried
         if measurement.frame.height / (2**depth * bins) >= _FEWEST_A_BIN
-    }
+    ]
     effect, swept = _swept(measurement, trees)
     return f"{2**tree.depth} × {tree.bins}", effect, *swept
 
@@ -336,7 +330,7 @@ def _evaluated_on(work: Work, measurement: Measured) -> Reason:
     """Measure GZ2B and GZ2D in the whole sample and in parts; one tree, because the value grows with its bins."""
 
     def measure(frame: pl.DataFrame) -> tuple[float | None, float | None]:
-        columns = numeric_columns(frame, measurement.intrinsic, "the sample") if measurement.intrinsic else None
+        columns = numeric_columns(frame, measurement.intrinsic, "the sample")
         return _bias(replace(measurement.tree, alpha=frame["alpha"].to_numpy(), intrinsic=columns), frame["label"])
 
     return "test galaxies", f"all with the same leaves and bins: {_in_parts(work, (TEST, TRAIN), measure)}"
@@ -362,7 +356,7 @@ def _psf(work: Work, measurement: Measured) -> Reason:
     if "psfWidth_r_best" not in measurement.frame.columns:
         return None
     alpha = measurement.frame.select(BEST_ALPHA).to_series().to_numpy()
-    effect, _ = _swept(measurement, {"best PSF": replace(measurement.tree, alpha=alpha)})
+    effect, _ = _swept(measurement, [replace(measurement.tree, alpha=alpha)])
     here = "field of the image that the volunteers saw"
     return here, f"with the best PSF of all fields, as in the code of CV18: {effect}"
 

@@ -22,7 +22,7 @@ from truemorph.bias.regression.curve import gold_maximum
 from truemorph.bias.regression.maximum import class_variances, differences
 from truemorph.bias.result import TransitionFit
 from truemorph.bias.sample import Sample
-from truemorph.findings import Finding, findings_in
+from truemorph.findings import Finding, Findings, findings_in
 from truemorph.plotting import BLUE, GREY, ORANGE, RED, SKY, legend, plain_text
 from truemorph.results import Result, quantity_table
 
@@ -75,7 +75,7 @@ class Calibration(Result):
     chi_squared: float
     degrees: int
     p_value: float
-    findings: tuple[Finding, ...] = ()
+    findings: Findings = ()
     observables: dict[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod

@@ -10,7 +10,7 @@ from truemorph.bias.checks.selection import selection_findings
 from truemorph.bias.curves.transitions import DISK, log_of
 from truemorph.bias.result import SIGNIFICANT_GAIN, TransitionFit
 from truemorph.bias.sample import Sample
-from truemorph.findings import Finding, unique
+from truemorph.findings import Finding, Findings, unique
 
 # R² of log α on intrinsic columns above which bias is hard to separate.
 _EXPLAINED = 0.95
@@ -18,7 +18,7 @@ _EXPLAINED = 0.95
 
 def diagnose(
     fit: TransitionFit, rejected: Finding | None = None, tested: str = "", sample: Sample | None = None
-) -> tuple[tuple[Finding, ...], Calibration]:
+) -> tuple[Findings, Calibration]:
     """Return what limits an estimate, most important first, and its goodness of fit.
 
     `rejected` says that another family describes it better, `tested` that gold labels show constant class fractions.

@@ -25,7 +25,7 @@ from truemorph.bias.regression.maximum import effective_weights, fit_softmax, lo
 from truemorph.bias.result import ASSUMPTIONS, REJECTED, FittedCurve, Settings, TransitionFit
 from truemorph.bias.sample import Sample, check_whole
 from truemorph.errors import InputError
-from truemorph.findings import Finding, findings_in
+from truemorph.findings import Finding, Findings, findings_in
 from truemorph.io import plain
 from truemorph.questions import SMOOTH_OR_DISK, Quantity, fraction_names
 from truemorph.results import Result, quantity_table, text_facts, text_table
@@ -59,7 +59,7 @@ class FamilyComparison(Result):
     fits: Mapping[str, Any]
     rayleigh_p_value: float
     failed: dict[str, str]
-    findings: tuple[Finding, ...] = ()
+    findings: Findings = ()
 
     @property
     def best(self) -> str:
@@ -125,7 +125,7 @@ class FamilyComparison(Result):
         """Rebuild it from the JSON of an estimate."""
         fits = {row["name"]: FittedCurve.from_dict(row) for row in described["families"]}
         p_value = described["rayleigh_p_value"]
-        return cls(fits, float("nan") if p_value is None else p_value, described["families_failed"])
+        return cls(fits, np.nan if p_value is None else p_value, described["families_failed"])
 
     @property
     def _fractions(self) -> dict[str, int]:
@@ -201,7 +201,7 @@ def compared(sample: Sample, families: Sequence[Any], settings: Settings) -> Fam
             failed[cls.family] = str(problem)
     if not fits:
         raise InputError(f"no family could be fitted: {'; '.join(dict.fromkeys(failed.values()))}")
-    p_value = float("nan")
+    p_value = np.nan
     if {"rayleigh", "weibull"} <= fits.keys():
         wide = fits["weibull"]
         gain = max(wide.log_likelihood - fits["rayleigh"].log_likelihood, 0.0)
@@ -209,7 +209,7 @@ def compared(sample: Sample, families: Sequence[Any], settings: Settings) -> Fam
     return FamilyComparison(fits, p_value, failed)
 
 
-def group_findings(sample: Sample, name: str, groups: np.ndarray) -> tuple[Finding, ...]:
+def group_findings(sample: Sample, name: str, groups: np.ndarray) -> Findings:
     """Warn if surveys, or other groups, of 200 galaxies or more differ in bias curve or class fractions (Wald, 1 %)."""
     if sample.n_classes != 2:
         return ()
@@ -352,10 +352,10 @@ class ConfoundingCheck(Result):
     statement: str
     confounded: bool = False
     unexplained: bool = False
-    drift: float = float("nan")
-    drift_stderr: float = float("nan")
-    unexplained_p_value: float = float("nan")
-    findings: tuple[Finding, ...] = ()
+    drift: float = np.nan
+    drift_stderr: float = np.nan
+    unexplained_p_value: float = np.nan
+    findings: Findings = ()
 
     @classmethod
     def from_dict(cls, described: Mapping[str, Any]) -> ConfoundingCheck:

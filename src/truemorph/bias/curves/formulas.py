@@ -54,9 +54,9 @@ class RayleighTransition(FlipTransition):
     theta: float
     false_disk: float = 0.0
 
-    family: ClassVar[str] = "rayleigh"
-    free: ClassVar[dict[str, str]] = {"theta": "scale"}
-    takes_tensors: ClassVar[bool] = True
+    family = "rayleigh"
+    free: ClassVar = {"theta": "scale"}
+    takes_tensors = True
 
     def log_flip_probability(self, alpha: Array) -> Array:
         """Return log p(ỹ = smooth | y = disk, α), shape (N,)."""
@@ -88,9 +88,9 @@ class WeibullTransition(FlipTransition):
     shape: float
     false_disk: float = 0.0
 
-    family: ClassVar[str] = "weibull"
-    free: ClassVar[dict[str, str]] = {"scale": "scale", "shape": "shape"}
-    takes_tensors: ClassVar[bool] = True
+    family = "weibull"
+    free: ClassVar = {"scale": "scale", "shape": "shape"}
+    takes_tensors = True
 
     def log_flip_probability(self, alpha: Array) -> Array:
         """Return log p(ỹ = smooth | y = disk, α), shape (N,)."""
@@ -122,9 +122,9 @@ class FiskTransition(FlipTransition):
     shape: float
     false_disk: float = 0.0
 
-    family: ClassVar[str] = "fisk"
-    free: ClassVar[dict[str, str]] = {"scale": "scale", "shape": "shape"}
-    takes_tensors: ClassVar[bool] = True
+    family = "fisk"
+    free: ClassVar = {"scale": "scale", "shape": "shape"}
+    takes_tensors = True
 
     def log_flip_probability(self, alpha: Array) -> Array:
         """Return log p(ỹ = smooth | y = disk, α), shape (N,)."""
@@ -152,10 +152,10 @@ class ConstantTransition(FlipTransition):
     flip: float
     false_disk: float = 0.0
 
-    family: ClassVar[str] = "constant"
-    free: ClassVar[dict[str, str]] = {"flip": "probability"}
-    takes_tensors: ClassVar[bool] = True
-    varies: ClassVar[bool] = False
+    family = "constant"
+    free: ClassVar = {"flip": "probability"}
+    takes_tensors = True
+    varies = False
 
     def log_flip_probability(self, alpha: Array) -> Array:
         """Return log p(ỹ = smooth | y = disk), shape (N,)."""
@@ -193,8 +193,8 @@ class MatrixTransition(Transition):
 
     values: tuple[tuple[float, ...], ...]
 
-    family: ClassVar[str] = "matrix"
-    varies: ClassVar[bool] = False
+    family = "matrix"
+    varies = False
 
     def __post_init__(self) -> None:
         values = self._array("values")
@@ -298,9 +298,9 @@ class MonotoneTransition(FlipTransition):
     flip: tuple[float, ...]
     false_disk: float = 0.0
 
-    family: ClassVar[str] = "monotone"
-    free: ClassVar[dict[str, str]] = {}
-    takes_tensors: ClassVar[bool] = True
+    family = "monotone"
+    free: ClassVar = {}
+    takes_tensors = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -373,7 +373,7 @@ class TabulatedTransition(Transition):
     knots: tuple[float, ...]
     values: tuple[tuple[tuple[float, ...], ...], ...]
 
-    family: ClassVar[str] = "tabulated"
+    family = "tabulated"
 
     def __post_init__(self) -> None:
         values = self._array("values")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 from array_api_compat import array_namespace
@@ -74,7 +73,7 @@ class LogisticTransition(Transition):
     center: tuple[float, ...]
     scale: tuple[float, ...]
 
-    family: ClassVar[str] = "logistic"
+    family = "logistic"
 
     def __post_init__(self) -> None:
         # Labels that never occur are null in JSON, which has no NaN.

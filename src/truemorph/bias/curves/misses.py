@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace
@@ -36,7 +36,7 @@ class MissesTransition(Transition):
     theta: tuple[float, ...]
     called: tuple[tuple[float, ...], ...]
 
-    family: ClassVar[str] = "misses"
+    family = "misses"
 
     @property
     def n_classes(self) -> int:

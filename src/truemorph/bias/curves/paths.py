@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace, is_torch_array
@@ -83,7 +83,7 @@ class TreeTransition(Transition):
     center: tuple[float, ...] = (0.0,)
     scale: tuple[float, ...] = (1.0,)
 
-    family: ClassVar[str] = "tree"
+    family = "tree"
 
     def __post_init__(self) -> None:
         if not isinstance(self.asked, Asked):

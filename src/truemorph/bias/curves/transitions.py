@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import product
-from reprlib import Repr
+from reprlib import repr as shortened
 from typing import Any, ClassVar
 
 import numpy as np
@@ -33,8 +33,6 @@ UNKNOWN = -1
 
 # A gold label where it is only known that the question applies.
 ANSWER_UNKNOWN = -2
-
-_SHORT = Repr()
 
 # An array of numpy, torch, or another library with the array API.
 Array = Any
@@ -161,7 +159,7 @@ class Transition(ABC):
         return array
 
     def __repr__(self) -> str:
-        shown = (f"{name}={_SHORT.repr(value)}" for name, value in self.parameters().items())
+        shown = (f"{name}={shortened(value)}" for name, value in self.parameters().items())
         return f"{type(self).__name__}({', '.join(shown)})"
 
 

@@ -17,13 +17,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from truemorph.arrays import check_rows, float_array
+from truemorph.arrays import check_rows, float_array, rms
 from truemorph.bias.binning import MINIMUM_PER_BIN, RankedTable
 from truemorph.bias.curves.transitions import Array
 from truemorph.bias.likelihood import check_labels, classes_in
 from truemorph.bias.sample import check_whole
 from truemorph.errors import InputError
-from truemorph.findings import Finding
+from truemorph.findings import Finding, Findings
 from truemorph.io import plain
 from truemorph.plotting import BLUE, GREY, SKY
 from truemorph.progress import progress
@@ -83,7 +83,7 @@ class BiasResult(Result):
     objects_per_bin: float
     n_objects: int
     n_dropped: int
-    findings: tuple[Finding, ...] = ()
+    findings: Findings = ()
 
     @property
     def signed_excess(self) -> float:
@@ -95,7 +95,7 @@ class BiasResult(Result):
     def errors_above_floor(self) -> float:
         """value - floor, over the errors of both added in quadrature; about 2 or less is no sign of bias."""
         error = float(np.hypot(self.bootstrap_std, self.floor_std))
-        return (self.value - self.floor) / error if error > 0 else float("nan")
+        return (self.value - self.floor) / error if error > 0 else np.nan
 
     def summary(self) -> str:
         """Return the value with its error, floor and excess as text."""
@@ -160,7 +160,7 @@ def _class_indicators(labels: np.ndarray) -> np.ndarray:
 def _drift(fractions: np.ndarray, reference: list[int]) -> float:
     """Return the rms deviation of fractions, shape (J, L, b, K), from each leaf's reference bin (eqs 17-18)."""
     at_reference = fractions[np.arange(len(reference)), :, reference][:, :, None]
-    return float(np.sqrt(np.mean((fractions - at_reference) ** 2)))
+    return rms(fractions - at_reference)
 
 
 def _finite_rows(
@@ -325,7 +325,7 @@ def cv18(
         try:
             return _drift(table.cut(depth, bins, draws).fractions(shares), at)
         except InputError:  # a leaf of this resample has fewer galaxies than bins
-            return float("nan")
+            return np.nan
 
     def permute(generator: np.random.Generator) -> float:
         """Shuffle objects within their leaves."""
@@ -341,7 +341,7 @@ def cv18(
         resampled, permuted = np.split(np.fromiter(values, float), [bootstrap])
     resampled = resampled[np.isfinite(resampled)]
     # Variances add, so the floor to subtract in quadrature is the root mean square.
-    floor = float(np.sqrt(np.mean(permuted**2))) if permutations else float("nan")
+    floor = float(np.sqrt(np.mean(permuted**2))) if permutations else np.nan
     smallest = int(np.diff(cut.edges, axis=1).min())
     findings = _limits(bootstrap - len(resampled), bootstrap, bins, smallest, n_dropped)
     if n_classes < 2:
@@ -350,10 +350,10 @@ def cv18(
     return BiasResult(
         measure="CV14" if intrinsic is None else "CV18",
         value=value,
-        bootstrap_mean=float(np.mean(resampled)) if resampled.size else float("nan"),
-        bootstrap_std=float(np.std(resampled)) if resampled.size else float("nan"),
+        bootstrap_mean=float(np.mean(resampled)) if resampled.size else np.nan,
+        bootstrap_std=float(np.std(resampled)) if resampled.size else np.nan,
         floor=floor,
-        floor_std=float(np.std(permuted)) if permutations else float("nan"),
+        floor_std=float(np.std(permuted)) if permutations else np.nan,
         excess=float(np.sqrt(np.maximum(0.0, value**2 - floor**2))),
         objects_per_bin=n / (2**depth * bins),
         n_objects=n,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from truemorph.arrays import rms
 from truemorph.bias.binning import Bins, choose_bins
 from truemorph.bias.metrics.label_bias import cv18
 
@@ -12,7 +13,7 @@ _LEAST = 1e-4  # a probability of 0 would give an infinite log loss
 
 def balanced_accuracy(truth: np.ndarray, labels: np.ndarray) -> float:
     """Return the balanced accuracy: mean recall of both classes (NaN if a class is absent)."""
-    shares = [float((labels[truth == k] == k).mean()) if np.any(truth == k) else float("nan") for k in (0, 1)]
+    shares = [float((labels[truth == k] == k).mean()) if np.any(truth == k) else np.nan for k in (0, 1)]
     return float(np.mean(shares))
 
 
@@ -23,7 +24,7 @@ def calibration_error(truth: np.ndarray, p: np.ndarray, bins: int = 15) -> float
     """
     both = np.isfinite(truth) & np.isfinite(p)
     if not both.any():
-        return float("nan")
+        return np.nan
     truth, p = truth[both], p[both]
     parts = np.array_split(np.argsort(p, kind="stable"), min(bins, truth.size))
     return float(sum(abs(p[part].mean() - truth[part].mean()) * part.size for part in parts) / truth.size)
@@ -32,13 +33,13 @@ def calibration_error(truth: np.ndarray, p: np.ndarray, bins: int = 15) -> float
 def fraction_error(truth: np.ndarray, p: np.ndarray, alpha: np.ndarray) -> float:
     """Return the rms error of the class fraction in fifths of α; `p` is labels or probabilities."""
     off = Bins.cut(alpha, 5).averages(p - truth)[0]
-    return float(np.sqrt(np.mean(off**2)))
+    return rms(off)
 
 
 def drift(p: np.ndarray, twins: list[np.ndarray], truth: np.ndarray) -> float:
     """Return the rms, over classes and `twins` (the same galaxies less well resolved), of the mean shift of p."""
     shifts = [np.mean(twin[truth == k] - p[truth == k]) for twin in twins for k in (0, 1) if np.any(truth == k)]
-    return float(np.sqrt(np.mean(np.square(shifts))))
+    return rms(np.array(shifts))
 
 
 def score(

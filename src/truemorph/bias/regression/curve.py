@@ -124,7 +124,7 @@ class _Uncalibrated:
         return best, own, moved, (own * (1 - chance)) @ moved.T @ products
 
 
-@one_thread
+@one_thread()
 def by_gold(space: Space, sample: Sample, settings: Settings) -> TransitionFit:
     """Fit T to gold labels, weighted so that their labels, given α, are distributed as those of all galaxies.
 

@@ -185,7 +185,7 @@ class GoldRegression:
         effects = rng.normal(size=(n, of_fields.shape[2])) * spread[:, None]
         return moves + (effects @ of_fields[s].T).reshape(moves.shape)
 
-    @one_thread
+    @one_thread()
     def fractions(self, gold: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Return class fractions in each bin, shape (B, K), and draws of them, shape (S, B, K).
 

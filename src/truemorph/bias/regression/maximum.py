@@ -62,7 +62,7 @@ def invert(matrix: np.ndarray) -> np.ndarray:
     return inverse if np.all(np.diag(inverse) > 0) else np.full_like(matrix, np.nan)
 
 
-@one_thread
+@one_thread()
 def climb(
     objective: Objective, starts: np.ndarray, bounds: Bounds, scale: float, steps: int = 500
 ) -> tuple[np.ndarray, int]:
@@ -83,7 +83,7 @@ def climb(
     return best.x, sum(end.nit for end in ends)
 
 
-@one_thread
+@one_thread()
 def maximise(
     objective: Objective,
     starts: np.ndarray,
@@ -98,7 +98,7 @@ def maximise(
     return polish(objective, point, 0.5 * (curvature + curvature.T), bounds, taken)
 
 
-@one_thread
+@one_thread()
 def polish(objective: Objective, point: np.ndarray, information: np.ndarray, bounds: Bounds, taken: int = 0) -> Maximum:
     """Refine the maximum by Newton's method, with the curvature computed nearby."""
     lower, upper = bounds
@@ -173,7 +173,7 @@ def class_precision(n_free: int) -> np.ndarray:
     return 2 * (np.eye(n_free) - 1 / (n_free + 1))
 
 
-@one_thread
+@one_thread()
 def fit_softmax(
     design: np.ndarray, targets: np.ndarray, ridge: np.ndarray, weights: np.ndarray, start: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:

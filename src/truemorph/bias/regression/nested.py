@@ -52,7 +52,7 @@ class NestedRegression:
         """Return the probabilities of all galaxies, shape (N, K), as `GoldRegression.probabilities`."""
         return as_labelled(self.joint(np.arange(gold.size), gold), gold)
 
-    @one_thread
+    @one_thread()
     def fractions(self, gold: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Return class fractions in each bin and draws of them, as `GoldRegression.fractions`."""
         rng, bins = np.random.default_rng(seed), self.answers.bins

@@ -93,7 +93,7 @@ class _Node:
         return np.kron(of_classes, block_diag(of_scores, *[kind == 2] * self.of_votes))
 
 
-@one_thread
+@one_thread()
 def _fitted(node: _Node) -> tuple[np.ndarray, np.ndarray, float]:
     """Fit one question to galaxies of known classes.
 
