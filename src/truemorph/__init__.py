@@ -3,8 +3,6 @@
 Public names; heavy modules are loaded on first use.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import lazy_loader

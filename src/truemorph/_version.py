@@ -1,7 +1,5 @@
 """Versions of truemorph and of the packages it uses."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 

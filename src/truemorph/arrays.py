@@ -1,7 +1,5 @@
 """Convert lists, masked arrays, table columns and quantities to plain arrays."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -21,7 +19,7 @@ def float_array(values: Any, name: str, unit: str | None = None) -> np.ndarray:
     if getattr(getattr(values, "dtype", None), "kind", "") in ("m", "M"):
         raise InputError(f"{name} must be numbers, one per galaxy; got dates or times")
     try:
-        plain = np.asarray(getattr(values, "value", values), dtype=np.float64)
+        plain = np.asarray(getattr(values, "value", values), float)
         if isinstance(values, np.ma.MaskedArray):
             plain = np.where(np.ma.getmaskarray(values), np.nan, plain)
     except (TypeError, ValueError, RuntimeError, OverflowError) as problem:  # RuntimeError: a tensor with a gradient

@@ -1,7 +1,5 @@
 """What to cite, as BibTeX: one source for `truemorph cite`, the report and the documentation."""
 
-from __future__ import annotations
-
 from truemorph._version import __version__
 
 BIBTEX = """\

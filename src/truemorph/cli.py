@@ -3,8 +3,6 @@
 Every command is a public function of `truemorph.commands`; its signature and docstring are the options and the help.
 """
 
-from __future__ import annotations
-
 import ast
 import inspect
 import io

@@ -1,9 +1,7 @@
 """Settings: files with options of commands, and a training run's, with presets quick, standard, paper and dcv14."""
 
-from __future__ import annotations
-
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -237,16 +235,16 @@ def _has_gpu() -> bool:
 
 def run_toml(run: RunConfig) -> str:
     """Return the settings as a file of options, each with its meaning; those of the preset are commented out."""
-    lines = _toml(run, RunConfig(catalogue="", out="", preset="")) + _toml(run.training, PRESETS[run.preset])
-    return "\n".join([f"# truemorph {__version__}", "[train]", *lines]) + "\n"
+    usual = RunConfig(catalogue="", out="", preset="")
+    lines = [f"# truemorph {__version__}", "[train]", *_toml(run, usual), *_toml(run.training, PRESETS[run.preset])]
+    return "\n".join(lines) + "\n"
 
 
-def _toml(settings: BaseModel, usual: BaseModel) -> list[str]:
+def _toml(settings: BaseModel, usual: BaseModel) -> Iterator[str]:
     """Return a line for each setting, with its description; a comment where it has its usual value."""
-    lines, unchanged = [], usual.model_dump(mode="json")
+    unchanged = usual.model_dump(mode="json")
     for name, value in settings.model_dump(mode="json", exclude={"training"}).items():
         option = name.replace("_", "-")
         written = "" if value is None else json.dumps(value, ensure_ascii=False)  # TOML too
         mark = "# " if value is None or value == unchanged[name] else ""
-        lines.append(f"{mark}{option} = {written}  # {type(settings).model_fields[name].description}")
-    return lines
+        yield f"{mark}{option} = {written}  # {type(settings).model_fields[name].description}"

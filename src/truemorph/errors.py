@@ -3,8 +3,6 @@
 The command line prints only the message and exits with `exit_code`.
 """
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

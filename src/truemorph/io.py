@@ -1,7 +1,5 @@
 """Atomic writing, locks, hashes, and reading of small text files with one-line errors."""
 
-from __future__ import annotations
-
 import glob
 import hashlib
 import io

@@ -1,7 +1,5 @@
 """Colours, legends and literal text of all figures."""
 
-from __future__ import annotations
-
 from typing import Any
 
 # Okabe & Ito's colours: apart in print and for most colour-blind readers.

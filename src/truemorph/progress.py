@@ -3,8 +3,6 @@
 Lines go through Python's logger "truemorph", whose handler can be replaced.
 """
 
-from __future__ import annotations
-
 import logging
 import shutil
 import sys

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from math import isfinite
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, dataclass_transform
 
 from truemorph.errors import InputError
 from truemorph.findings import Findings
@@ -29,8 +29,9 @@ def shortened(text: str, longest: int = _LONGEST) -> str:
     return text if len(text) <= longest else f"{text[:longest]}…"
 
 
+@dataclass_transform(frozen_default=True)
 class Result(ABC):
-    """Base of the results of commands and functions, which are frozen dataclasses.
+    """Base of the results of commands and functions: each class of them is made a frozen dataclass.
 
     Attributes
     ----------
@@ -40,6 +41,9 @@ class Result(ABC):
 
     findings: Findings
     _figure_size: ClassVar[tuple[float, float]] = (4.8, 3.6)  # of a plot, inches
+
+    def __init_subclass__(cls) -> None:
+        dataclass(frozen=True, repr=False)(cls)  # the text of a result is its summary
 
     @property
     def failure(self) -> str:
@@ -188,7 +192,6 @@ def text_facts(facts: Sequence[tuple[str, str]]) -> list[str]:
     ]  # fmt: skip
 
 
-@dataclass(frozen=True, repr=False)
 class PlainResult(Result):
     """A text and plain values, such as the settings of a dry run, or what was sent.
 

@@ -1,7 +1,5 @@
 """Tables sent to TOPCAT, Aladin or DS9 through SAMP, the protocol by which astronomical programs exchange data."""
 
-from __future__ import annotations
-
 import tempfile
 import warnings
 from importlib import import_module

@@ -3,8 +3,6 @@
 Inside truemorph, a table is a polars frame with units and descriptions; `truemorph.table_formats` has the formats.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -440,7 +438,7 @@ def _arrow_array(column: Any) -> pa.Array:
     if values.dtype.kind == "S":
         values = np.char.decode(values, "utf-8", "replace")
     elif values.dtype.kind == "f" and values.dtype.itemsize > 8:
-        values = values.astype(np.float64)
+        values = values.astype(float)
     values = values.astype(values.dtype.newbyteorder("="), copy=False)
     return pa.array(values, mask=np.asarray(column.mask) if hasattr(column, "mask") else None, from_pandas=False)
 

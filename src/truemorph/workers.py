@@ -1,7 +1,5 @@
 """Worker processes that end with the process that started them, and functions that use one thread."""
 
-from __future__ import annotations
-
 import os
 import threading
 from collections.abc import Iterator

@@ -3,8 +3,6 @@
 Replacements are a TOML file (`overrides`, or the environment variable TRUEMORPH_ADDRESSES), see docs/archives.md.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from pathlib import Path

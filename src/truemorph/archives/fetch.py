@@ -1,7 +1,5 @@
 """Fetch an archive by name."""
 
-from __future__ import annotations
-
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType

@@ -6,8 +6,6 @@ sample, named by asset_id, and gz2_filename_mapping.csv has 355,990 rows of obji
 have an image. objid is that of DR7, except in the samples from the Stripe 82 coadd, whose ids (8647...) are not in DR7.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

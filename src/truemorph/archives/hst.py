@@ -7,8 +7,6 @@ projection, coordsys and format (CDS's documentation, and astroquery). Coverage 
 covered position has no image, hips2fits returns an empty one.
 """
 
-from __future__ import annotations
-
 import io
 import json
 from collections.abc import Sequence
@@ -178,7 +176,7 @@ def is_blank(body: bytes, side: int) -> bool:
         with Image.open(io.BytesIO(body), formats=["JPEG"]) as picture:
             if picture.size != (side, side):  # before decoding, in case it is huge
                 raise ValueError(f"{picture.size} pixels")
-            pixels = np.asarray(picture.convert("RGB"), dtype=np.float64)
+            pixels = np.asarray(picture.convert("RGB"), float)
     except Exception as problem:  # readers raise many types for damaged files
         raise TruemorphError(f"not an image of {side} x {side} pixels: {problem}") from problem
     middle = pixels[side // 4 : side - side // 4, side // 4 : side - side // 4]

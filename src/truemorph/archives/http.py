@@ -3,8 +3,6 @@
 Proxies and certificates come from the environment (HTTP_PROXY, HTTPS_PROXY, NO_PROXY, REQUESTS_CA_BUNDLE).
 """
 
-from __future__ import annotations
-
 import gzip
 import re
 import time

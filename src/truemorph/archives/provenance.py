@@ -1,7 +1,5 @@
 """Record provenance in `provenance.json`, with licences and citations; write tables with units."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """Run long queries in batches that are stored on disk; find columns by name."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence

@@ -10,8 +10,6 @@ line, and the message of SQL Server; or "ERROR: Maximum 60 queries allowed per m
 The SQL is valid for both SQL Server and SQLite, so that tests can run it.
 """
 
-from __future__ import annotations
-
 import csv
 import os
 import re

@@ -6,8 +6,6 @@ not meaningful. VizieR's TAP requires quotes for names with commas, brackets and
 TAPVizieR").
 """
 
-from __future__ import annotations
-
 import io
 import shutil
 import warnings

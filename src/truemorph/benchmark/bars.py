@@ -4,8 +4,6 @@ Classes are the paths to the answers: smooth, edge-on, no bar and bar. Networks 
 applies) is scored where it truly applies, the bar fraction is a ratio of sums over all galaxies.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 
@@ -125,11 +123,11 @@ def answer_scores(world: World, p: np.ndarray | None, labels: np.ndarray) -> dic
         """Return p(bar | the question applies) from p of all classes, shape (M, K)."""
         return values[:, yes] / np.maximum(values[:, yes] + values[:, no], 1e-12)
 
-    p_bar, own, bar = None, labels[inside] == yes, (truth[inside] == yes).astype(np.int64)
+    p_bar, own, bar = None, labels[inside] == yes, (truth[inside] == yes).astype(int)
     if p is not None:
         p_bar = barred(p[inside])
         own = p_bar > 0.5
-    scores = score(bar, alpha[inside], own.astype(np.int64), p_bar, world.intrinsic[rows][inside], world.seed)
+    scores = score(bar, alpha[inside], own.astype(int), p_bar, world.intrinsic[rows][inside], world.seed)
     bins, one_hot = Bins.cut(alpha, 5), np.eye(len(ASKED.classes))
     for name, values in (("hard", one_hot[labels]), ("soft", p)):
         if values is not None:

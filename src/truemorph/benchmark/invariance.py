@@ -1,9 +1,6 @@
 """Dependence of a classifier on resolution, from degraded copies of the same images."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +13,6 @@ from truemorph.questions import SMOOTH_OR_DISK
 from truemorph.results import Result, quantity_table
 
 
-@dataclass(frozen=True, repr=False)
 class ResolutionDrift(Result):
     """Change of the probability of a class of the same galaxies at lower resolution.
 
@@ -126,7 +122,7 @@ def resolution_drift(
     """
     if not len(factors) or not all(factor > 1 for factor in factors):
         raise InputError(f"`factors` must be above 1; got {list(factors)}")
-    before = np.asarray(predict(images), dtype=np.float64)
+    before = np.asarray(predict(images), float)
     changes = np.stack(
         [
             np.asarray(predict(degrade(images, alpha, np.asarray(alpha) / factor, radius, seed + number))) - before
@@ -135,7 +131,7 @@ def resolution_drift(
     )
     shift = changes.mean(axis=1)
     return ResolutionDrift(
-        factors=np.asarray(factors, dtype=np.float64),
+        factors=np.asarray(factors, float),
         shift=shift,
         stderr=changes.std(axis=1, ddof=1) / np.sqrt(changes.shape[1]),
         spread=np.sqrt(np.mean(changes**2, axis=1)),

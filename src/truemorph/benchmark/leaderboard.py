@@ -1,7 +1,5 @@
 """Run methods in worlds for several seeds; resumable."""
 
-from __future__ import annotations
-
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -89,7 +87,7 @@ def _row(world: World, method: str, run: Callable[[World], Outcome]) -> dict[str
         tell(f"{world.name} {world.seed} {method}: {measured['seconds']:.0f} s")
     labels = world.labels[rows]
     if p is not None:
-        labels = p.argmax(axis=1) if p.ndim == 2 else (p > 0.5).astype(np.int64)
+        labels = p.argmax(axis=1) if p.ndim == 2 else (p > 0.5).astype(int)
     if world.votes is not None:
         scores = answer_scores(world, p, labels)
     else:

@@ -5,8 +5,6 @@ images, it relabels the galaxies from labels, votes and columns. Only `truth` kn
 labels know 300.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -183,9 +181,9 @@ def matched_fractions(
     n, depth = fraction.size, min(3, intrinsic.shape[1] + 1)
     among_equals = np.random.default_rng([seed, 8]).random(n)
     table = RankedTable(alpha[:, None], intrinsic[:, :depth])
-    leaf = np.empty(n, dtype=np.int64)
+    leaf = np.empty(n, int)
     leaf[table.rows] = table.cut(depth, bins).leaf
-    out = fraction.astype(np.float64)
+    out = fraction.astype(float)
     for number in np.unique(leaf):
         members = np.flatnonzero(leaf == number)
         *parts, sharp = np.array_split(members[np.argsort(alpha[members], kind="stable")], bins)
@@ -193,7 +191,7 @@ def matched_fractions(
         for part in parts:
             order = np.lexsort((among_equals[part], fraction[part]))
             position = (np.arange(part.size) + 0.5) / part.size
-            out[part[order]] = best[(position * best.size).astype(np.int64)]
+            out[part[order]] = best[(position * best.size).astype(int)]
     return out
 
 
@@ -352,7 +350,7 @@ def twin_transition(world: World) -> Transition:
     for level in levels:
         seed = int(rng.integers(2**31))
         pictures = degrade(world.images[sharp], world.alpha[sharp], level, world.radius[sharp], seed)
-        labels.append((rng.random(sharp.size) < emulator.predict_proba(pictures)[:, 1]).astype(np.int64))
+        labels.append((rng.random(sharp.size) < emulator.predict_proba(pictures)[:, 1]).astype(int))
     observed, gold = np.concatenate(labels), np.tile(world.labels[sharp], _TWIN_LEVELS)
     false_disk = "fit" if np.any((gold == 0) & (observed == 1)) else 0.0
     compared = compare_families(observed, np.repeat(levels, sharp.size), KNOWN_CURVES, gold=gold, false_disk=false_disk)

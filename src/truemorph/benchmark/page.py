@@ -1,8 +1,6 @@
 """The leaderboard for readers: a figure, tables, and all scores as CSV and JSON."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -142,9 +140,8 @@ def summary_table(rows: Rows, titles: Mapping[str, str], of: str) -> Table:
     return Table("Summary", ["method", *worlds], lines, SUMMARY.format(of))
 
 
-def world_tables(rows: Rows, titles: Mapping[str, str]) -> list[Table]:
+def world_tables(rows: Rows, titles: Mapping[str, str]) -> Iterator[Table]:
     """Return one table a world with all metrics, best balanced accuracy first."""
-    tables = []
     for world, named in _by_world(rows).items():
         here = list(named.values())
         columns = _metrics_of(here)
@@ -157,8 +154,7 @@ def world_tables(rows: Rows, titles: Mapping[str, str]) -> list[Table]:
             for row in here
         ]
         note = f"{here[0]['definition']}; mean ± standard deviation over seeds ({max(row['seeds'] for row in here)})."
-        tables.append(Table(f"{world[0].upper()}{world[1:]}", head, lines, note))
-    return tables
+        yield Table(f"{world[0].upper()}{world[1:]}", head, lines, note)
 
 
 def scores_frame(rows: Rows, titles: Mapping[str, str]) -> pl.DataFrame:

@@ -9,8 +9,6 @@ The second class, disks, are spirals and lenticulars (T ≥ -3) in the simulated
 one, where only 289 of 4,458 galaxies are ellipticals. Real catalogues are scored under both definitions.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -117,7 +115,7 @@ class World:
         """Majority of the votes; ties count as the first class. Of a question, the majority path."""
         if self.votes is not None:
             return self.votes.labels
-        return (self.vote_fraction > 0.5).astype(np.int64)
+        return (self.vote_fraction > 0.5).astype(int)
 
     def rows(self, *parts: str) -> np.ndarray:
         """Return the rows of these splits."""
@@ -237,7 +235,7 @@ def degraded_efigi(
         definition=definition,
         seed=seed,
         alpha=alpha,
-        truth=classes[order].astype(np.int64),
+        truth=classes[order].astype(int),
         # As from deeper images: colour and axis ratio before degrading.
         intrinsic=catalogue_features(sharp)[:, [0, 3]],
         split=split_of(train, validation, n),
@@ -250,7 +248,7 @@ def degraded_efigi(
 def _efigi(name: str, seed: int, sizes: Sizes, data: Path) -> World:
     """EFIGI images, degraded to random α, with flips of eq. 5."""
     table = pl.read_csv(data / FILES[name], infer_schema_length=None)
-    classes = (table["t_type"].to_numpy() >= 1).astype(np.int64)
+    classes = (table["t_type"].to_numpy() >= 1).astype(int)
     definition = "spirals (T >= 1), experts' types"
     world, sharp = degraded_efigi(name, definition, table["image"], classes, seed, sizes, data)
     moved = world.rows(TEST)[: sizes.twins]
@@ -286,7 +284,7 @@ def _galaxy_zoo(name: str, seed: int, data: Path) -> World:
         definition=f"experts' {definition}",
         seed=seed,
         alpha=alpha,
-        truth=(frame["t_type"] >= _DEFINITIONS[definition]).to_numpy().astype(np.int64),
+        truth=(frame["t_type"] >= _DEFINITIONS[definition]).to_numpy().astype(int),
         vote_fraction=fraction,
         intrinsic=ratio,
         features=ratio,

@@ -22,7 +22,7 @@ MINIMUM_PER_BIN = 25
 
 def equal_count_edges(n: int | np.ndarray, bins: int) -> np.ndarray:
     """Return the edges of equal-count bins of n sorted objects, shape (b + 1,), or (L, b + 1) for an array of n."""
-    return np.round(np.linspace(0, n, bins + 1, axis=-1)).astype(np.int64)
+    return np.round(np.linspace(0, n, bins + 1, axis=-1)).astype(int)
 
 
 def limits_of_bins(ordered: np.ndarray, bins: int, amounts: np.ndarray | None = None) -> np.ndarray:
@@ -81,7 +81,7 @@ class Groups(np.ndarray[Any, np.dtype[np.float64]]):
     def of(cls, values: np.ndarray) -> Groups:
         """Number the groups by their names, shape (N,), in alphabetical order."""
         names, index = np.unique(values, return_inverse=True)
-        groups = index.astype(np.float64).view(cls)
+        groups = index.astype(float).view(cls)
         groups.names = tuple(map(str, names))
         return groups
 
@@ -185,7 +185,7 @@ class Bins:
         """Return the bin of each value of a column, (M,), or of two, (M, 2); the nearest one where it is in none."""
         if self.edges.ndim == 1:
             return np.searchsorted(self.edges[1:-1], column, side="right")
-        first, out = np.unique(self.edges[:, 0, 0]), np.empty(len(column), dtype=np.int64)
+        first, out = np.unique(self.edges[:, 0, 0]), np.empty(len(column), int)
         part = np.searchsorted(first[1:], column[:, 0], side="right")
         for k, low in enumerate(first):
             inside, rows = np.flatnonzero(self.edges[:, 0, 0] == low), part == k
@@ -223,34 +223,27 @@ class Bins:
 class Leaves:
     """Leaves of M draws of N objects, divided into bins of J observables; a sample is one draw of each object."""
 
-    leaf: np.ndarray  # leaf of each drawn object
+    leaf: np.ndarray  # (N,): leaf of each object
     edges: np.ndarray  # (L, b + 1): edges of the bins of each leaf, as positions among all draws
     objects: list[np.ndarray]  # of each observable: drawn objects in the order of leaf, then observable
     counts: np.ndarray  # (N,): how often each object was drawn
 
     def fractions(self, columns: Sequence[np.ndarray]) -> np.ndarray:
         """Return the mean of K columns of shape (N,) in each bin of each observable, shape (J, L, b, K)."""
-        sums, size = [], np.diff(self.edges, axis=1)
+        means = []
         for objects in self.objects:
-            counts, begin = self.counts[objects], self.edges[:, :-1].ravel()
-            through = np.cumsum(counts, dtype=np.int64)
-            first = np.searchsorted(through, begin, side="right")  # the object with the first draw of each bin
-            earlier = begin - through[first] + counts[first]  # its draws that belong to the bin before
-            inside = np.append(first[1:] > first[:-1], True)  # False: the next bin begins with the same object
-            for column in columns:
-                values = column.take(objects)
-                moved = earlier * values[first]
-                values *= counts
-                sums.append(np.where(inside, np.add.reduceat(values, first), 0.0) - moved)
-                sums[-1][:-1] += moved[1:]
-        sums_of_bins = np.reshape(sums, (len(self.objects), len(columns), *size.shape))
-        return np.ascontiguousarray(np.moveaxis(sums_of_bins, 1, -1)) / size[:, :, None]
+            counts = self.counts[objects]
+            through = np.append(0, np.cumsum(counts, dtype=int))
+            # Sums of all draws before an edge; the draws of one object may belong to two bins.
+            sums = [np.append(0.0, np.cumsum(counts * column.take(objects))) for column in columns]
+            before = np.stack([np.interp(self.edges, through, total) for total in sums], axis=2)
+            means.append(np.diff(before, axis=1) / np.diff(self.edges)[:, :, None])
+        return np.array(means)
 
 
-def _inverse(permutation: np.ndarray) -> np.ndarray:
-    inverse = np.empty_like(permutation)
-    inverse[permutation] = np.arange(permutation.size, dtype=permutation.dtype)
-    return inverse
+def _by_leaf(objects: np.ndarray, leaf: np.ndarray) -> np.ndarray:
+    """Return objects sorted by leaf, and in a leaf in their order; small integers are sorted by radix, in time O(N)."""
+    return objects[np.argsort(leaf[objects], kind="stable")]
 
 
 class RankedTable:
@@ -264,75 +257,30 @@ class RankedTable:
         columns = [*intrinsic.T, *observables.T]
         orders = [np.argsort(column, kind="stable") for column in columns]
         self.rows, self.n_intrinsic = orders[0], intrinsic.shape[1]
+        number = np.argsort(self.rows)  # of each row: argsort inverts a permutation
         small = np.min_scalar_type(self.rows.size)  # half the memory
-        number = _inverse(self.rows)
-        self._values = [column[order] for column, order in zip(intrinsic.T, orders, strict=False)]
         self._objects = [number[order].astype(small) for order in orders]  # of each rank
-        self._ranks = [_inverse(objects) for objects in self._objects]
-        # At most 256 cells of each intrinsic column, by rank; equal values share a cell.
-        shift = max(0, self.rows.size.bit_length() - 8)
-        cells = [(np.searchsorted(values, values) >> shift).astype(np.uint8) for values in self._values]
-        self._cells = [of_rank[ranks] for of_rank, ranks in zip(cells, self._ranks, strict=False)]
+        self._values = intrinsic[self.rows].T  # of each object, column by column
 
     def cut(self, depth: int, bins: int, draws: np.ndarray | None = None) -> Leaves:
-        """Grow a tree of 2^depth leaves, and divide each into bins; `draws`, shape (M,), are objects of a resample."""
-        n, first = self.rows.size, self.n_intrinsic
+        """Grow a tree of 2^depth leaves, and divide each into bins; `draws`, shape (N,), are objects of a resample."""
+        n = self.rows.size
         self._check_held(np.array([n // 2**depth]), depth, bins)
         counts = np.ones(n, np.uint8) if draws is None else np.bincount(draws, minlength=n)
         counts = counts.astype(np.min_scalar_type(counts.max()))
-        objects = np.flatnonzero(counts > 0)
-        weights = counts[objects].astype(float)
-        cells = [column[objects] for column in self._cells]
-        leaf = np.zeros(objects.size, dtype=np.min_scalar_type(2**depth))
-        held = np.array([n if draws is None else draws.size])
+        orders = [objects[counts[objects] > 0] for objects in self._objects]
+        leaf, held = np.zeros(n, dtype=np.min_scalar_type(2**depth)), np.array([n])
         for level in range(depth):
+            k = level % self.n_intrinsic
+            ordered, values = _by_leaf(orders[k], leaf), self._values[k]
+            through = np.cumsum(counts[ordered], dtype=int)
+            middle = np.cumsum(held) - held + np.stack([(held - 1) // 2, held // 2])  # draws of each leaf
+            median = values[ordered[np.searchsorted(through, middle, side="right")]].mean(axis=0)
+            leaf = 2 * leaf + (values >= median[leaf])
+            held = np.bincount(leaf, counts, 2 * held.size).astype(int)
             self._check_held(held, depth, bins)
-            k = level % first
-            leaf, held = self._split(k, leaf, held, objects, cells[k], weights, counts)
-        self._check_held(held, depth, bins)
         edges = (np.cumsum(held) - held)[:, None] + equal_count_edges(held, bins)
-        ordered = []
-        for by_rank, ranks in zip(self._objects[first:], self._ranks[first:], strict=True):
-            keys = np.sort(leaf.astype(np.min_scalar_type(n * 2**depth)) * n + ranks[objects])
-            ordered.append(by_rank[keys % n].astype(np.intp))
-        return Leaves(leaf, edges, ordered, counts)
-
-    def _split(
-        self,
-        k: int,
-        leaf: np.ndarray,
-        held: np.ndarray,
-        objects: np.ndarray,
-        cells: np.ndarray,
-        weights: np.ndarray,
-        counts: np.ndarray,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Split each leaf at the median of column k; return the leaf of each object, and the draws of each leaf.
-
-        Draws are counted by cell; only the cells with the two middle draws of a leaf need to be sorted.
-        """
-        n, n_leaves, begin = self.rows.size, held.size, np.cumsum(held) - held
-        middle = begin + np.stack([(held - 1) // 2, held // 2])
-        cells = 256 * leaf.astype(np.min_scalar_type(256 * n_leaves)) + cells
-        drawn = np.bincount(cells, weights, 256 * n_leaves)
-        sorted_cells = np.searchsorted(np.cumsum(drawn), middle, side="right")
-        # Left and right of them, cells have a new leaf as a whole.
-        limits = np.stack([256 * np.arange(n_leaves), sorted_cells[1]], axis=1)
-        new = np.repeat(np.arange(2 * n_leaves), np.diff(limits.ravel(), append=drawn.size)).astype(leaf.dtype)
-        new[sorted_cells] = 2 * n_leaves
-        others = np.cumsum(np.where(new < 2 * n_leaves, drawn, 0))[sorted_cells]  # draws that come before, elsewhere
-        new = new.take(cells)
-        rows = np.flatnonzero(new == 2 * n_leaves)
-        of = leaf[rows].astype(np.intp)
-        keys = of * n + self._ranks[k][objects[rows]]
-        ordered = np.sort(keys.astype(np.min_scalar_type(n * n_leaves)))
-        through = np.cumsum(counts[self._objects[k][ordered % n]], dtype=np.int64)
-        median = self._values[k][ordered[np.searchsorted(through, middle - others, side="right")] % n].mean(axis=0)
-        first_right = np.arange(n_leaves) * n + np.searchsorted(self._values[k], median)
-        new[rows] = 2 * of + (keys >= first_right[of])
-        at = np.searchsorted(ordered, first_right)
-        split = others[0] + np.append(0, through)[at]
-        return new, np.diff(np.stack([begin, split], axis=1).ravel(), append=held.sum()).astype(np.int64)
+        return Leaves(leaf, edges, [_by_leaf(objects, leaf) for objects in orders[self.n_intrinsic :]], counts)
 
     @staticmethod
     def _check_held(held: np.ndarray, depth: int, bins: int) -> None:

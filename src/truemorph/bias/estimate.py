@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -50,7 +50,6 @@ _RESAMPLES = 30
 _FEWEST_OF_A_CLASS, _PRECISE = 20, 0.05
 
 
-@dataclass(frozen=True, repr=False)
 class Estimate(Result):
     """T(α), its checks, and the corrected class fractions: what `estimate_transition` returns and writes.
 
@@ -157,9 +156,7 @@ class Estimate(Result):
         about = {name: described[name] for name in ABOUT if name in described}
         if fractions["gold_definition"] is not None:
             about["gold_definition"] = fractions["gold_definition"]
-        gold, stderr = (
-            fractions[name] and np.array(fractions[name], dtype=np.float64) for name in ("gold", "gold_stderr")
-        )
+        gold, stderr = (fractions[name] and np.array(fractions[name], float) for name in ("gold", "gold_stderr"))
         return cls(
             FittedCurve.from_dict(described),
             FamilyComparison.from_dict(described) if "families" in described else None,
@@ -315,7 +312,7 @@ def _bins_of(bins: int | Sequence[float] | None, n: int, columns: int) -> tuple[
     if bins is None:
         return default_bins(n), default_bins(n), []
     if not isinstance(bins, int):
-        return np.asarray(bins, dtype=np.float64), default_bins(n, len(bins) - 1), []
+        return np.asarray(bins, float), default_bins(n, len(bins) - 1), []
     n_bins = bins**columns
     most = default_bins(n, n_bins)
     message = f"{n_bins:,} bins of 50 galaxies or more were asked for; {n:,} galaxies are enough for {most:,}."
@@ -437,22 +434,24 @@ def _check_with_shown(sample: Sample, shown: np.ndarray | None, seed: int) -> Co
     """Check with gold labels that the estimate does not use whether class fractions depend on α; None if too few."""
     if shown is None:
         return None
-    gold = np.nan_to_num(shown, nan=UNKNOWN).astype(np.int64)
+    gold = np.nan_to_num(shown, nan=UNKNOWN).astype(int)
     if min(np.count_nonzero(gold == k) for k in (SMOOTH, DISK)) < _FEWEST_OF_A_CLASS:
         return None
     return confounding(replace(sample.without_observables(), gold=gold), None, seed)
 
 
-def _contradiction(fractions: PopulationFractions, gold: np.ndarray | None, stderr: np.ndarray | None) -> Findings:
+def _contradiction(
+    fractions: PopulationFractions, gold: np.ndarray | None, stderr: np.ndarray | None
+) -> Iterator[Finding]:
     """Return a problem if the gold labels of the bins are outside the ranges by more than their errors."""
     if gold is None or stderr is None:
-        return ()
+        return
     outside = np.maximum(fractions.low[:, DISK] - gold, gold - fractions.high[:, DISK])
     pulls = np.maximum(outside, 0.0) / stderr
     finite = np.isfinite(pulls)
     p_value = float(chdtrc(max(1, int(finite.sum())), np.sum(pulls[finite] ** 2)))
     if p_value >= LEVEL:
-        return ()
+        return
     worst, counted = int(np.nanargmax(pulls)), fractions.classes[DISK]
     message = (
         f"The corrected {counted} fractions contradict the gold labels in the same bins (p = {p_value:.1g}): at "
@@ -461,7 +460,7 @@ def _contradiction(fractions: PopulationFractions, gold: np.ndarray | None, stde
         f"{stderr[worst]:.2f} of the galaxies with a gold label are {counted}."
     )
     action = "Estimate with the gold labels (`gold`)."
-    return (Finding("gold-contradicted", "problem", message, action),)
+    yield Finding("gold-contradicted", "problem", message, action)
 
 
 def _gold_fractions(

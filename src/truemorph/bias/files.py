@@ -1,7 +1,5 @@
 """Write an estimate; read it, or T(α) alone, from whatever holds it: a fit, its description, a file, a known curve."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Mapping

@@ -5,8 +5,6 @@ assumption without bins. `conditional` lets class fractions depend on intrinsic 
 Every result states its assumption.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace

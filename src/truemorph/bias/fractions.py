@@ -5,9 +5,7 @@ the error goes to zero as they approach all galaxies. Without them T is inverted
 includes the sampling of galaxies.
 """
 
-from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -42,16 +40,16 @@ _SLICES = 16
 _UNLIKE = 1.6
 
 
-def unlike_labels(transition: Transition, sample: Sample) -> list[Finding]:
+def unlike_labels(transition: Transition, sample: Sample) -> Iterator[Finding]:
     """Warn if a given T is inconsistent with one fitted to these labels (another unit or survey)."""
     if transition.n_classes != 2 or sample.observable_names or not transition.varies or transition.n_observables:
-        return []
+        return
     alpha = sample.alpha
     try:
         alone = Sample.of(sample.labels, alpha, classes=sample.classes)
         own = solve(alone, Settings("likelihood", RayleighTransition, delta=None)).transition
     except InputError:
-        return []
+        return
     grid = np.geomspace(max(alpha[alpha > 0].min() / 10, 1e-6), 10 * alpha.max(), 2000)
 
     def half(curve: Transition) -> float:
@@ -61,7 +59,7 @@ def unlike_labels(transition: Transition, sample: Sample) -> list[Finding]:
 
     half_given, half_own = half(transition), half(own)
     if 1 / _UNLIKE < half_given / half_own < _UNLIKE:
-        return []
+        return
     of = f"galaxies of class {sample.classes[DISK]}"
     by_given = f"half of the {of} are mislabelled at α = {half_given:.3g}"
     if np.isinf(half_given):
@@ -71,23 +69,21 @@ def unlike_labels(transition: Transition, sample: Sample) -> list[Finding]:
         "FWHM of the PSF differ by 2.35."
     )
     action = "Check that α has the same unit as in the fit of T(α), or fit T(α) to these labels."
-    return [Finding("transition-unlike-labels", "caution", message, action)]
+    yield Finding("transition-unlike-labels", "caution", message, action)
 
 
-def _fit_findings(fit: TransitionFit) -> list[Finding]:
+def _fit_findings(fit: TransitionFit) -> Iterator[Finding]:
     """Return what limits fractions from this fit, in addition to its own findings."""
-    findings = []
     if np.isnan(np.diag(fit.covariance)).any():
         message = f"Some parameters of the {fit.family} fit have no error, so those of the fractions are too small."
-        findings.append(Finding("fit-without-errors", "caution", message, "Use bootstrap errors (`bootstrap`)."))
+        yield Finding("fit-without-errors", "caution", message, "Use bootstrap errors (`bootstrap`).")
     if fit.method == "conditional":
         message = (
             f"Labels and intrinsic columns do not determine the definition of {fit.sample.classes[DISK]}. Under a "
             "narrower one, the true fraction may be outside the range, towards the labels."
         )
         action = "Give gold labels (`gold`), whose definition the fractions then follow."
-        findings.append(Finding("definition-unknown", "caution", message, action))
-    return findings
+        yield Finding("definition-unknown", "caution", message, action)
 
 
 def _through(
@@ -114,7 +110,7 @@ def _through(
         "method": "inversion of T",
         "assumption": assumption,
         "alternatives": others,
-        "findings": findings,
+        "findings": [*findings],
     }
 
 
@@ -296,7 +292,7 @@ def check_paths(paths: Array, n: int) -> np.ndarray:
     values = np.asarray(paths)
     if values.shape != (n,) or not np.issubdtype(values.dtype, np.integer) or values.min() < 0:
         raise InputError(f"paths must be integers from 0, one per galaxy ({n}); got {values.dtype}, {values.shape}")
-    return values.astype(np.int64)
+    return values.astype(int)
 
 
 def _too_few(results: Mapping[str, Any], bins: Bins) -> np.ndarray:

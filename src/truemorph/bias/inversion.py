@@ -3,8 +3,6 @@
 In each bin, the fractions f maximise Σ w log Σ_y f_y p(ỹ | y, α).
 """
 
-from __future__ import annotations
-
 from contextlib import suppress
 
 import numpy as np

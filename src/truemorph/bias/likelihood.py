@@ -4,8 +4,6 @@ Pure functions of arrays, for numpy and torch. The torch loss module is `truemor
 estimators of θ use the same functions. Equations: Medina-Rosales et al., arXiv:2308.11007.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import reduce
 from operator import add
@@ -33,7 +31,7 @@ def check_classes(values: np.ndarray, n_classes: int, name: str, least: int = 0)
         raise InputError(f"{name} must be {allowed}; got {values.dtype}")
     as_int = values
     if values.dtype != np.int64:
-        as_int = np.nan_to_num(values, nan=-2, posinf=-2, neginf=-2).astype(np.int64)
+        as_int = np.nan_to_num(values, nan=-2, posinf=-2, neginf=-2).astype(int)
     check_rows((as_int == values) & (as_int >= least) & (as_int < n_classes), f"{name} must be {allowed}", values)
     return as_int
 

@@ -3,8 +3,6 @@
 An option that is not in this table is refused, so that every option that is given changes something.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, Literal
 

@@ -1,7 +1,5 @@
 """Figures of bias results; matplotlib loads when one is drawn."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from itertools import cycle
 from typing import Any
@@ -22,7 +20,7 @@ def plot_fit(fit: Any, ax: Any, others: Mapping[str, Any] | None = None) -> None
         return
     first, second = fit.sample.classes
     alpha, has_gold = fit.sample.alpha, fit.sample.has_gold
-    rows = fit.sample.gold == DISK if has_gold else np.ones(alpha.size, dtype=bool)
+    rows = fit.sample.gold == DISK if has_gold else np.ones(alpha.size, bool)
     cut = Bins.cut(alpha[rows], _BINS, fit.sample.gold_weights[rows])
     fraction, error, _ = cut.averages(fit.labels[rows] == SMOOTH)
     points = cut.middles, fraction, error

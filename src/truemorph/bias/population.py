@@ -66,7 +66,6 @@ _NUMBERS = tuple(field.name for field in fields(QuotedFraction) if field.name !=
 _POPULATION = _NUMBERS[5:]
 
 
-@dataclass(frozen=True, repr=False)
 class PopulationFractions(Result):
     """Corrected class fractions in bins.
 
@@ -335,14 +334,14 @@ class PopulationFractions(Result):
 
         def whole(values: Any) -> np.ndarray:
             """Return values of all classes, shape (B, K); files of version 0.2 have those of the second of two."""
-            array = np.array(values, dtype=np.float64)
+            array = np.array(values, float)
             return array if array.ndim == 2 else np.column_stack([1 - array, array])
 
         def ends(prefix: str) -> np.ndarray:
             """Return error, lowest and highest fraction, shape (3, B, K); version 0.2 wrote none of a population."""
             absent = np.full(np.shape(described["low"]), np.nan)
             numbers = [described.get(prefix + name, absent) for name in ("stderr", "low", "high")]
-            error, low, high = array = np.array(numbers, dtype=np.float64)
+            error, low, high = array = np.array(numbers, float)
             return array if array.ndim == 3 else np.stack([[error, 1 - high, 1 - low], array], axis=2)
 
         stderr, low, high = ends("")
@@ -371,9 +370,7 @@ class PopulationFractions(Result):
                     )
                     for name, fraction in quoted.items()
                 ),
-                "of_quantities": np.moveaxis(np.array(of_quantities, dtype=np.float64), 0, 2).reshape(
-                    2, 3, -1, len(quoted)
-                ),
+                "of_quantities": np.moveaxis(np.array(of_quantities, float), 0, 2).reshape(2, 3, -1, len(quoted)),
             }
         return cls(
             whole(described["fractions"] if "fractions" in described else described[slug(classes[DISK])]),

@@ -1,7 +1,5 @@
 """Class fractions of a sample from p(y | x) of a classifier that was trained on another sample."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -86,7 +86,6 @@ class DriftRange:
         return values | {"fractions": {name: value for name, (_, value, _) in self.alternatives.items()}}
 
 
-@dataclass(frozen=True, repr=False)
 class FittedCurve(Result):
     """What a fit of T(α) says: what is printed of it, and stored in files.
 
@@ -146,7 +145,7 @@ class FittedCurve(Result):
             class_fractions=np.array(list(described["class_fractions"].values())),
             labelled=np.array(labelled),
             ranges=np.array(ranges),
-            population=np.array(population, dtype=np.float64),
+            population=np.array(population, float),
             findings=findings_in(described),
             **{name: described[name] for name in same},
         )
@@ -226,7 +225,6 @@ class FittedCurve(Result):
         )
 
 
-@dataclass(frozen=True, repr=False)
 class TransitionFit(Result):
     """An estimate of T(α) with its errors.
 

@@ -1,11 +1,9 @@
 """Prepared catalogues: read them, check ids, find images, select rows, and read gold labels."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -54,7 +52,7 @@ def read_catalogue(source: Any, *, labelled: bool = True) -> CatalogTable:
             raise InputError(f"{path}: not a prepared catalogue (no column {name}); make one with truemorph prepare")
     frame, completed = _completed(frame, path)
     findings = (*findings_in(table.metadata), *completed)
-    if problems := _problems(frame, path, labelled, len(label_classes(table))):
+    if problems := [*_problems(frame, path, labelled, len(label_classes(table)))]:
         raise InputError("\n".join(problems) + "; prepare the catalogue again, or correct those rows")
     whole = [pl.col(name).cast(pl.Int64, strict=False) for name in _LABELS if name in frame.columns]
     return replace(table, frame=frame.with_columns(whole), findings=findings)
@@ -77,34 +75,32 @@ def _completed(frame: pl.DataFrame, source: str) -> tuple[pl.DataFrame, Findings
     return frame, (Finding("catalogue-completed", "note", message, action),) if made else ()
 
 
-def _problems(frame: pl.DataFrame, source: str, labelled: bool, n_classes: int) -> list[str]:
+def _problems(frame: pl.DataFrame, source: str, labelled: bool, n_classes: int) -> Iterator[str]:
     """Return why a catalogue can't be used, one line per kind of problem."""
     of_labels = (0, n_classes - 1, " or ".join(map(str, range(n_classes))))
-    lines = []
     try:
         object_ids(frame["object_id"], source)
     except InputError as problem:
-        lines.append(str(problem))
+        yield str(problem)
     split = frame["split"]
     if split.dtype != pl.String:
-        lines.append(f"{source}: column split holds {split.dtype}, not one of {', '.join(SPLITS)}")
+        yield f"{source}: column split holds {split.dtype}, not one of {', '.join(SPLITS)}"
     elif (bad := ~split.is_in(SPLITS).fill_null(False)).any():
-        lines.append(f"{source}: column split: not one of {', '.join(SPLITS)} in {which_rows(bad, split)}")
+        yield f"{source}: column split: not one of {', '.join(SPLITS)} in {which_rows(bad, split)}"
     complete = {"alpha", *_WEIGHTS, *(["label"] if labelled else [])}
     for name in (column for column in frame.columns if column in _NUMBERS):
         low, high, what = of_labels if name in _LABELS else _LIMITS.get(name, (-np.inf, np.inf, "numbers"))
         if not is_numeric(frame[name]):
-            lines.append(f"{source}: column {name} holds {frame[name].dtype}, not {what}")
+            yield f"{source}: column {name} holds {frame[name].dtype}, not {what}"
             continue
         values = np.asarray(frame[name], float)
         good = (values >= low) & (values <= high) | (np.isnan(values) & (name not in complete))
         if name in _LABELS:
             good &= np.isnan(values) | (values == np.round(values))
         if not good.all():
-            lines.append(f"{source}: column {name}: not {what} in {which_rows(~good, frame[name])}")
+            yield f"{source}: column {name}: not {what} in {which_rows(~good, frame[name])}"
     if "image" in frame.columns and frame["image"].dtype not in (pl.String, pl.Null):
-        lines.append(f"{source}: column image holds {frame['image'].dtype}, not file names")
-    return lines
+        yield f"{source}: column image holds {frame['image'].dtype}, not file names"
 
 
 def is_numeric(series: pl.Series) -> bool:
@@ -199,7 +195,7 @@ def rows_where(frame: pl.DataFrame, conditions: Sequence[str], source: str) -> t
     Conditions are SQL expressions such as "petroMag_r < 17 AND redshift > 0.02", or "column=value1,value2", in which
     text needs no quotes. A row is not selected if a condition is null.
     """
-    selected, findings = np.ones(frame.height, dtype=bool), list[Finding]()
+    selected, findings = np.ones(frame.height, bool), list[Finding]()
     for text in conditions:
         column, _, values = (part.strip() for part in text.partition("="))
         if values and column in frame.columns and values not in frame.columns and not _SQL.search(values):

@@ -1,9 +1,7 @@
 """Columns of a catalogue: names, units, descriptions, and conversion of units."""
 
-from __future__ import annotations
-
 import re
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -169,18 +167,16 @@ def which_rows(bad: np.ndarray | pl.Series, values: pl.Series | np.ndarray | Non
     return f"{bad.sum():,d} of {len(bad):,d} rows (first: row {row + 1}{shown})"
 
 
-def vote_findings(values: np.ndarray, question: str, about: str = "") -> list[Finding]:
+def vote_findings(values: np.ndarray, question: str, about: str = "") -> Iterator[Finding]:
     """Say where votes for a question and its gates, shape (N, P), are impossible or missing."""
-    findings = []
     if (bad := ((values < 0) | np.isinf(values)).any(axis=1)).any():
         outside = f"{about}Numbers of votes below 0 or infinite were treated as missing in {which_rows(bad)}."
-        findings.append(Finding("values-impossible", "caution", outside, "Check the columns of votes."))
+        yield Finding("values-impossible", "caution", outside, "Check the columns of votes.")
     if (missing := np.isnan(values).any(axis=1)).any():
         absent = (
             f"{about}Votes for {question!r} or its gates are missing in {which_rows(missing)}, and count as no votes."
         )
-        findings.append(Finding("votes-missing", "note", absent))
-    return findings
+        yield Finding("votes-missing", "note", absent)
 
 
 # Spellings in archives and published tables that astropy can't parse.

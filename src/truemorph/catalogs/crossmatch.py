@@ -1,8 +1,6 @@
 """Match the rows of two tables, by id or by position on the sky, and add the columns of one to the other."""
 
-from __future__ import annotations
-
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -86,7 +84,7 @@ def match_sky(
     chord = 2 * np.sin(radius_arcsec * _ARCSEC / 2)
     tree = cKDTree(others[placed2], balanced_tree=False)  # fast for many galaxies at one position, too
     rows, columns, chords = _nearest(places[placed], tree, chord, mutual)
-    index, separation = np.full(len(places), -1, dtype=np.int64), np.full(len(places), np.nan)
+    index, separation = np.full(len(places), -1, dtype=int), np.full(len(places), np.nan)
     index[placed[rows]] = placed2[columns]
     separation[placed[rows]] = 2 * np.arcsin(chords / 2) / _ARCSEC
     matched = separation[index >= 0]
@@ -250,15 +248,15 @@ def join_tables(table: CatalogTable, joins: Iterable[Join], mapping: Mapping, ta
     return result
 
 
-def _at_one_place(ra: np.ndarray, dec: np.ndarray, name: str) -> list[Finding]:
+def _at_one_place(ra: np.ndarray, dec: np.ndarray, name: str) -> Iterator[Finding]:
     """Say how many rows of a table have the position of an earlier row, so that either may be the nearest."""
     places = pl.DataFrame({"ra": ra, "dec": dec}).drop_nans()
     repeated = places.height - places.n_unique()
     if not repeated:
-        return []
+        return
     ambiguous = f"{repeated:,d} rows of {name} are at the position of another row; one of them was taken."
     action = "Keep one row of each position, such as that of one band."
-    return [Finding("positions-repeated", "caution", ambiguous, action)]
+    yield Finding("positions-repeated", "caution", ambiguous, action)
 
 
 def _keys(

@@ -1,7 +1,5 @@
 """Write a datasheet for a catalogue in Markdown (Gebru et al. 2021, doi:10.1145/3458723), by `datasheet.md.j2`."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping, Sequence

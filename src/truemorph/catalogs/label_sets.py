@@ -109,22 +109,21 @@ def nearly_one_class(name: str, fraction: float, kind: str) -> Iterator[Finding]
         yield Finding("nearly-one-class", "caution", text, action)
 
 
-def label_sets(frame: pl.DataFrame, classes: Sequence[str]) -> list[LabelSet]:
+def label_sets(frame: pl.DataFrame, classes: Sequence[str]) -> Iterator[LabelSet]:
     """Return the label sets of a joined table: the observed labels, and a model's hard, soft and posterior ones."""
 
     def values(*names: str) -> np.ndarray:
         return np.asarray(frame.select(names), float)
 
-    sets = [LabelSet.of_two("observed labels", "observed", values("label")[:, 0], classes)]
+    yield LabelSet.of_two("observed labels", "observed", values("label")[:, 0], classes)
     if "model_label" in frame.columns:
-        sets.append(LabelSet.of_two("model labels", "labels", values("model_label")[:, 0], classes))
-        sets.append(LabelSet("model probabilities", "probabilities", values(*columns_of("p", classes)), tuple(classes)))
+        yield LabelSet.of_two("model labels", "labels", values("model_label")[:, 0], classes)
+        yield LabelSet("model probabilities", "probabilities", values(*columns_of("p", classes)), tuple(classes))
     after = columns_of("posterior", classes)
     if after[1] in frame.columns:  # none of galaxies that the model memorised
-        sets.append(LabelSet("posterior probabilities", "posterior", values(*after), tuple(classes)))
+        yield LabelSet("posterior probabilities", "posterior", values(*after), tuple(classes))
     if "gold" in frame.columns and frame["gold"].count():
-        sets.append(LabelSet.of_two("gold labels", "truth", values("gold")[:, 0], classes))
-    return sets
+        yield LabelSet.of_two("gold labels", "truth", values("gold")[:, 0], classes)
 
 
 def answer_sets(

@@ -1,7 +1,5 @@
 """Apply a mapping: convert a survey's columns to truemorph's names and units."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ sum are fractions: this holds for numbers of votes, fractions, and concentration
 `truemorph label` have probabilities.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -146,7 +144,7 @@ def _of_model(frame: pl.DataFrame, asked: Asked | None, classes: Sequence[str], 
         apart = ", ".join(classes if asked is None else asked.answers[1:])
         raise InputError(f"{about}: no column {lacking[0]}; give labels of a model that tells {apart} apart (`labels`)")
     p = numeric_columns(frame, columns, about)
-    has_p, seen = np.isfinite(p).all(axis=1), np.zeros(frame.height, dtype=bool)
+    has_p, seen = np.isfinite(p).all(axis=1), np.zeros(frame.height, bool)
     if np.any((p < 0) | (p > 1)):
         raise InputError(f"{about}: {' and '.join(columns)} must be probabilities, from 0 to 1")
     if "relation" in frame.columns:
@@ -173,7 +171,7 @@ def _of_group(frame: pl.DataFrame, asked: Asked, name: str, about: str) -> _Read
     own, question = asked.tree, asked.question
     tree, columns = _columns(frame, own, question, about)
     values = {gate: numeric_columns(frame, names, about) for gate, names in columns.items()}
-    findings = vote_findings(np.column_stack(list(values.values())), question, f"{about}: ")
+    findings = [*vote_findings(np.column_stack(list(values.values())), question, f"{about}: ")]
     named, added = dict[str, tuple[str, ...]](), list[pl.DataFrame]()
     for gate, numbers in values.items():
         named[gate] = tuple(f"{vote_column(gate, answer)}: {name}" for answer in tree.question(gate).answers)

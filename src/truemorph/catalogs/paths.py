@@ -4,9 +4,7 @@ A catalogue has, for each question, `label_<question>`, the name of the class by
 `votes_<question>_<answer>`, numbers of votes, also of its gates. `gold_<question>` has names of classes, or of answers.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -68,10 +66,10 @@ def votes_of_survey(frame: pl.DataFrame, tree: Tree, question: str, source: str)
     """
     vote_columns = tree.columns(question, frame.columns)
     values = {gate: numeric_columns(frame, names, source) for gate, names in vote_columns.columns.items()}
-    findings = vote_findings(np.column_stack(list(values.values())), question)
+    findings = [*vote_findings(np.column_stack(list(values.values())), question)]
     if vote_columns.kind == "counts":
         votes = Votes.from_columns(tree, question, values)
-        return votes, findings + _impossible_numbers(votes)
+        return votes, [*findings, *_impossible_numbers(votes)]
     total = vote_columns.total or "vote_count"
     if total not in frame.columns:
         raise InputError(
@@ -91,13 +89,13 @@ def path_columns(votes: Votes) -> dict[str, pl.Series]:
     return columns
 
 
-def _impossible_numbers(votes: Votes) -> list[Finding]:
+def _impossible_numbers(votes: Votes) -> Iterator[Finding]:
     """Say whether a question has more votes than the answers before it, and whether numbers are fractions."""
-    gates, findings, of_answer = votes.asked.questions, list[Finding](), dict[str, np.ndarray]()
+    gates, of_answer = votes.asked.questions, dict[str, np.ndarray]()
     if 0 < votes.counts[gates[0].name].sum(axis=1).max() <= LARGEST_SUM:
         message = f"Numbers of votes for {gates[0].name!r} sum to at most 1: they seem to be fractions."
         action = "Describe them as `fractions` in a tree of your own (`tree`), with the number of votes."
-        findings.append(Finding("votes-impossible", "caution", message, action))
+        yield Finding("votes-impossible", "caution", message, action)
     for gate in gates:
         before = [answer for answer in gate.asked_after if answer in of_answer]
         more = votes.counts[gate.name].sum(axis=1) > _MORE_VOTES * (sum(of_answer[name] for name in before) + 1)
@@ -105,9 +103,8 @@ def _impossible_numbers(votes: Votes) -> list[Finding]:
             message = (
                 f"{gate.name!r} has more votes than {' or '.join(before)}, after which it is asked: {which_rows(more)}."
             )
-            findings.append(Finding("votes-impossible", "caution", message, "Check the columns of votes."))
+            yield Finding("votes-impossible", "caution", message, "Check the columns of votes.")
         of_answer |= zip(gate.answers, votes.counts[gate.name].T, strict=True)
-    return findings
 
 
 def flat_tree(question: str, answers: Sequence[str]) -> Tree:

@@ -6,8 +6,6 @@ The default cosmology is WMAP9 (Hinshaw et al. 2013, ApJS 208, 19), as in the bi
 & Schneider 2018 (AJ 156, 284).
 """
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 import numpy as np

@@ -1,8 +1,6 @@
 """Positions on the sky: columns of tables that have them, degrees, and unit vectors."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,24 +50,24 @@ def checked_positions(ra: Any, dec: Any, source: str) -> tuple[np.ndarray, np.nd
     return positions[0], positions[1]
 
 
-def repeated_positions(frame: pl.DataFrame, source: str) -> list[Finding]:
+def repeated_positions(frame: pl.DataFrame, source: str) -> Iterator[Finding]:
     """Warn if many rows of a table are within 1 arcsec of another: the same galaxies under other ids."""
     try:
         points = unit_vectors(*positions_of(frame, source))
     except InputError:  # no positions, or not in degrees
-        return []
+        return
     points = points[np.isfinite(points).all(axis=1)]
     if len(points) < 2:
-        return []
+        return
     nearest = KDTree(points).query(points, 2, distance_upper_bound=np.radians(_SAME / 3600))[0][:, 1]
     twice = int(np.count_nonzero(np.isfinite(nearest)))
     if twice <= _FEW * len(points):
-        return []
+        return
     message = (
         f"{twice:,} of {len(points):,} galaxies are within {_SAME:g} arcsec of another, probably the same under two "
         "ids. Errors are those of independent galaxies, and too small."
     )
-    return [Finding("galaxies-repeated", "caution", message, "Keep one row of each galaxy.")]
+    yield Finding("galaxies-repeated", "caution", message, "Keep one row of each galaxy.")
 
 
 def unit_vectors(longitude: np.ndarray, latitude: np.ndarray) -> np.ndarray:

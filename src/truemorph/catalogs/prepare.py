@@ -56,7 +56,6 @@ def _listed(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {n:,d}" for name, n in counts.items())
 
 
-@dataclass(frozen=True, repr=False)
 class Preparation(Result):
     """A prepared catalogue, and the rows that were dropped.
 

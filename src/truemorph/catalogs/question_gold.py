@@ -1,7 +1,5 @@
 """Gold labels of a question of a decision tree: rules and columns of names, and the classes that they tell apart."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -190,7 +188,7 @@ def gold_classes(frame: pl.DataFrame, rule: str, second: str, source: str) -> Go
             f'{which_rows(bad, values)}; give a rule such as "{expression.text}>=1"'
         )
     definition = f"{expression.text} is 1" if expression.lone else expression.tree.sql()
-    numbers = values.astype(np.int64)
+    numbers = values.astype(int)
     paths = np.full(numbers.size, UNKNOWN)
     return GoldLabels(numbers, paths, f"{second}: {definition}", rule, list(expression.columns), findings)
 

@@ -4,10 +4,8 @@ Labels follow Medina-Rosales et al. (arXiv:2308.11007), sections 2.2 and 2.5. Se
 classes exchanged; here a majority of "smooth" votes means smooth.
 """
 
-from __future__ import annotations
-
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import polars as pl
@@ -112,7 +110,7 @@ def _labels_of_answers(funnel: Funnel, votes: Votes) -> tuple[np.ndarray, list[F
     """Label galaxies by the answer with most votes; galaxies without votes, and artifacts, are dropped."""
     asked = votes.asked
     unasked = votes.columns.sum(axis=1) == 0
-    findings = _not_asked(unasked, funnel.kept, repr(asked.question))
+    findings = [*_not_asked(unasked, funnel.kept, repr(asked.question))]
     funnel.drop(f"no votes for {asked.question}", unasked)
     inside = answers_inside(asked.tree)
     of_paths = np.array([inside.index(path.answer) if path.answer in inside else -1 for path in asked.paths])
@@ -123,13 +121,13 @@ def _labels_of_answers(funnel: Funnel, votes: Votes) -> tuple[np.ndarray, list[F
     return labels, findings
 
 
-def _not_asked(unasked: np.ndarray, selected: np.ndarray, of: str) -> list[Finding]:
+def _not_asked(unasked: np.ndarray, selected: np.ndarray, of: str) -> Iterator[Finding]:
     """Return a finding if selected galaxies have no votes."""
     if not (dropped := np.count_nonzero(unasked & selected)):
-        return []
+        return
     lacking = f"{dropped:,d} of {selected.sum():,d} galaxies have no votes for {of} and were dropped."
     action = "If people were asked only after another answer, describe the questions before it too (`tree`)."
-    return [Finding("galaxies-not-asked", "caution", lacking, action)]
+    yield Finding("galaxies-not-asked", "caution", lacking, action)
 
 
 def _labels_from_votes(funnel: Funnel, mapped: Mapped) -> tuple[np.ndarray, list[Finding]]:
@@ -175,7 +173,7 @@ def labels_from_votes(
     an artefact.
     """
     rival = np.where(np.isnan(second), 0.5, second)
-    labels = (rival > first).astype(np.int64)
+    labels = (rival > first).astype(int)
     reasons = np.full(first.shape, "", dtype=object)
     reasons[rival == first] = f"{classes[0]} and {classes[1]} tied"
     reasons[(rival == 0) & (first == 0)] = f"neither {classes[0]} nor {classes[1]} has votes"
@@ -185,28 +183,28 @@ def labels_from_votes(
     return labels, reasons
 
 
-def unequal_votes(mapped: Mapped, kept: np.ndarray) -> list[Finding]:
+def unequal_votes(mapped: Mapped, kept: np.ndarray) -> Iterator[Finding]:
     """Return a finding if the galaxies that are kept have very different numbers of votes."""
     if not {"vote_count", "smooth_votes"} <= set(mapped.columns):
-        return []
+        return
     total = pl.Series(mapped.numbers("vote_count")[kept])
     few, many = (total.filter(total > 0).quantile(part) or 0.0 for part in (0.1, 0.9))
     if many <= _UNEQUAL * few:
-        return []
+        return
     unequal = (
         f"The number of votes varies strongly between galaxies: from {few:.0f} (10th percentile) to {many:.0f} "
         "(90th). Majorities of few votes are wrong more often, so one bias curve does not describe all."
     )
     action = 'Prepare only galaxies with similar numbers of votes (`where`, such as "vote_count >= 20").'
-    return [Finding("vote-counts-differ", "caution", unequal, action)]
+    yield Finding("vote-counts-differ", "caution", unequal, action)
 
 
-def check_sizes(mapped: Mapped, kept: np.ndarray) -> list[Finding]:
+def check_sizes(mapped: Mapped, kept: np.ndarray) -> Iterator[Finding]:
     """Check that radii and PSF widths have plausible values.
 
     A median α outside 2 to 100 is an InputError if the table does not state the radius's unit.
     """
-    (low, high), findings = _USUAL_ALPHA, list[Finding]()
+    low, high = _USUAL_ALPHA
     widths, has_alpha = mapped.numbers("psf_fwhm")[kept], "alpha" in mapped.columns
     alpha = mapped.numbers("alpha")[kept] if has_alpha else resolution(mapped.numbers("radius")[kept], widths)
     if has_alpha and np.ptp(alpha) == 0:
@@ -218,7 +216,9 @@ def check_sizes(mapped: Mapped, kept: np.ndarray) -> list[Finding]:
     text = "" if low <= middle <= high else f"median of α is {middle:.3g}, outside {low:g} to {high:g}"
     if has_alpha:
         action = "Check that it is the Petrosian radius over the width of the PSF (`alpha`)."
-        return [Finding("alpha-unusual", "caution", f"The {text}.", action)] if text else []
+        if text:
+            yield Finding("alpha-unusual", "caution", f"The {text}.", action)
+        return
     radius, psf, width = mapped.sources["radius"], mapped.sources["psf_fwhm"], np.median(widths)
     if text:
         if radius in mapped.table.frame.columns and radius not in mapped.table.units:
@@ -228,14 +228,13 @@ def check_sizes(mapped: Mapped, kept: np.ndarray) -> list[Finding]:
                 f'"1 * {radius}"'
             )
         action = f"Check that {radius} is the Petrosian radius and {psf} the FWHM of the PSF."
-        findings.append(Finding("alpha-unusual", "caution", f"The {text}.", action))
+        yield Finding("alpha-unusual", "caution", f"The {text}.", action)
     smallest, largest = mapped.mapping.psf_range or (0, np.inf)
     if not smallest <= width <= largest:
         usual = f"this survey ({mapped.mapping.name}) has {smallest:g} to {largest:g} arcsec"
         unusual = f"The median FWHM of the PSF is {width:.3g} arcsec, but {usual}."
         action = "If it is a sigma, multiply it by 2.3548 (`psf_fwhm`)."
-        findings.append(Finding("psf-unusual", "caution", unusual, action))
+        yield Finding("psf-unusual", "caution", unusual, action)
     if np.ptp(widths) == 0:
-        findings.append(ALPHA_IS_SIZE)
-    findings += partial_radius(radius)
-    return findings
+        yield ALPHA_IS_SIZE
+    yield from partial_radius(radius)

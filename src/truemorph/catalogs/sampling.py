@@ -4,8 +4,6 @@ Galaxies are divided by the rank of a pseudo-random number of id and seed, so th
 removing galaxies changes only the few galaxies next to a boundary.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from typing import Literal
@@ -35,7 +33,7 @@ def candidates(frame: pl.DataFrame, names: Sequence[str]) -> tuple[np.ndarray, l
 
     Columns that the table lacks, or that are empty, do not count.
     """
-    complete, lacking = np.ones(frame.height, dtype=bool), []
+    complete, lacking = np.ones(frame.height, bool), []
     for name in (name for name in names if name in frame.columns and frame[name].count()):
         without = complete & frame[name].is_null().to_numpy()
         complete &= ~without
@@ -68,7 +66,7 @@ def draw_sample(
     if min(drawn) == 0:
         raise InputError(f"no sample can be drawn: {shortage}; choose other numbers (`sample`)")
     ranks = id_ranks(object_ids, seed, "balance")
-    chosen = np.zeros(labels.size, dtype=bool)
+    chosen = np.zeros(labels.size, bool)
     for label, count in enumerate(drawn):
         members = np.flatnonzero(labels == label)
         chosen[members[np.argsort(ranks[members], kind="stable")[:count]]] = True

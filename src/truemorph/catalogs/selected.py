@@ -1,9 +1,7 @@
 """Select rows and columns of a prepared catalogue for an estimate."""
 
-from __future__ import annotations
-
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -370,7 +368,7 @@ def images_of_gold(catalogue: CatalogTable, gold: str, question: str | None) -> 
         "gold_from_same_images" in metadata if question is None else question in metadata.get("gold_same_images", {})
     )
     if gold == "gold" and recorded:
-        return from_same_images(catalogue, question)
+        return [*from_same_images(catalogue, question)]
     message = (
         "It is not recorded whether the experts saw better images than those of the observed labels. If they did not, "
         "they miss some of the same features, and the range is too narrow (20 or 40 % of the flips shared: it held the "
@@ -380,22 +378,22 @@ def images_of_gold(catalogue: CatalogTable, gold: str, question: str | None) -> 
     return [Finding("gold-images-unknown", "note", message, action)]
 
 
-def from_same_images(catalogue: CatalogTable, question: str | None) -> list[Finding]:
+def from_same_images(catalogue: CatalogTable, question: str | None) -> Iterator[Finding]:
     """Warn of gold labels that people made from the images of the observed labels, if the catalogue's are such."""
     metadata = catalogue.metadata
     of_question = metadata.get("gold_same_images", {}).get(question)
     if not (count := metadata.get("gold_from_same_images") if question is None else of_question):
-        return []
+        return
     experts = experts_of(metadata, label_classes(catalogue)).get(gold_column(question), {})
     if experts and all("upper" in missed for missed in experts.values()):  # the range includes their own bias
-        return []
+        return
     message = (
         f"{count:,} gold labels come from the images that were labelled before, so experts miss some of the same "
         "features. In trials with 20 or 40 % of the flips shared, the range held "
         "the truth in 83 or 48 % of cases."
     )
     action = "Label better images, or measure the experts' own bias with degraded copies (docs/gold.md)."
-    return [Finding("gold-from-same-images", "caution", message, action)]
+    yield Finding("gold-from-same-images", "caution", message, action)
 
 
 def planned(frame: pl.DataFrame, gold: str | None, name: str) -> np.ndarray | None:
@@ -480,7 +478,7 @@ def groups_of(frame: pl.DataFrame, by: str, source: str) -> Groups | None:
     if frame.schema.get(by) != pl.String:
         return None
     groups = Groups.of(frame[by].to_numpy())
-    counts = np.bincount(np.asarray(groups, dtype=np.int64))
+    counts = np.bincount(np.asarray(groups, int))
     if counts.size > _MOST_GROUPS:
         raise InputError(
             f"{source}: column {by!r} names {counts.size:,} groups; at most {_MOST_GROUPS} are possible, so merge some "

@@ -5,8 +5,6 @@ the state of its K-th network, then its result, and `member-K.previous.ckpt` the
 torch's restricted unpickler (weights_only), which runs no code.
 """
 
-from __future__ import annotations
-
 import copy
 import json
 import os

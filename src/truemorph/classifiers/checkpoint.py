@@ -5,8 +5,6 @@ A checkpoint is a folder: `config.json` (settings, T(α), metrics), `model.safet
 version 0.1) and `README.md` (model card). Nothing in it is unpickled.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable

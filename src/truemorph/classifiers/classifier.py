@@ -1,7 +1,5 @@
 """A trained classifier: p(y | x) from the pixels of an image, or from catalogue features."""
 
-from __future__ import annotations
-
 import html
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """What a classifier learns: questions, T(α) of what was observed of them, and their gold labels."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -140,7 +138,7 @@ def _through(catalogue: CatalogTable, run: RunConfig, described: dict[str, Any],
     if asked is None and transition.n_classes != 2:
         raise InputError(f"T(alpha) has {transition.n_classes} classes; the labels of {catalogue.source} have 2")
     if asked is None and is_given:
-        unlike = plain(unlike_labels(transition, Sample.of(catalogue.frame["label"], catalogue.frame["alpha"])))
+        unlike = plain([*unlike_labels(transition, Sample.of(catalogue.frame["label"], catalogue.frame["alpha"]))])
         described |= {"findings": [*described.get("findings", ()), *unlike]} if unlike else {}
     rule = described.get("gold_rule") if run.labels != OBSERVED and run.training.classifier == "network" else None
     if rule is not None:  # refused before images are read, if it can't be

@@ -7,6 +7,7 @@ who maximise the likelihood of regression and T(α) by expectation-maximisation;
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -117,10 +118,10 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
         """
         self.findings_: Findings = ()
         if evidence is None:
-            X, y = validate_data(self, X, y, dtype=np.float64)
+            X, y = validate_data(self, X, y, dtype=float)
             space, labels, alpha = self._observed(y, alpha, observables)
         else:
-            X, evidence = validate_data(self, X, dtype=np.float64), np.asarray(evidence, np.float64)
+            X, evidence = validate_data(self, X, dtype=float), np.asarray(evidence, float)
             if evidence.shape[:1] != X.shape[:1] or evidence.ndim != 2:
                 raise InputError(f"evidence must have shape ({len(X)}, K); got {evidence.shape}")
             self.classes_ = np.arange(evidence.shape[1])
@@ -189,7 +190,7 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
     def predict_proba(self, X: Any) -> np.ndarray:
         """p(y | x) of the true class, shape (N, K)."""
         check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=np.float64)
+        X = validate_data(self, X, reset=False, dtype=float)
         weights = self.class_weights()
         return softmax(X @ weights["coef"].T + weights["intercept"], axis=1)
 
@@ -204,11 +205,11 @@ def _identity(n_classes: int) -> Space:
     return Space.fixed(MatrixTransition.identity(n_classes))
 
 
-def _undetermined(fitted: MixtureFit, errors: dict[str, float]) -> list[Finding]:
+def _undetermined(fitted: MixtureFit, errors: dict[str, float]) -> Iterator[Finding]:
     """Return findings about parameters of T that labels hardly determine."""
-    space, findings = fitted.mixture.space, list[Finding]()
+    space = fitted.mixture.space
     if space.size == 0:
-        return findings
+        return
     correct = fit_mixture(replace(fitted.mixture, space=_identity(space.n_classes)))  # the labels treated as correct
     gain = fitted.log_likelihood - correct.log_likelihood
     for name, value in zip(space.names, space.values(fitted.point_of_t).tolist(), strict=True):
@@ -218,5 +219,4 @@ def _undetermined(fitted: MixtureFit, errors: dict[str, float]) -> list[Finding]
                 f"{gain:.1f} above that of labels treated as correct."
             )
             action = "Use more galaxies, or give a bias curve fitted with gold labels (`transition`)."
-            findings.append(Finding("transition-undetermined", "caution", message, action))
-    return findings
+            yield Finding("transition-undetermined", "caution", message, action)

@@ -3,8 +3,6 @@
 Equations: Medina-Rosales et al., arXiv:2308.11007; the arithmetic is in `truemorph.bias.likelihood`.
 """
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 import numpy as np

@@ -3,8 +3,6 @@
 The measures need no true class: the likelihood uses T(α), and bias is a drift of predictions with α.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 import warnings

@@ -1,15 +1,13 @@
 """Training on a prepared catalogue: read it, train through T(α), write the run folder."""
 
-from __future__ import annotations
-
 import os
 import platform
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -45,7 +43,6 @@ _ABOUT = ("alpha", "alpha_psf", "votes", "label_rule", "classes", "definition")
 NOT_THE_RESULT = {"device", "devices", "nodes", "loggers", "compile"}
 
 
-@dataclass(frozen=True, repr=False)
 class TrainingResult(Result):
     """A trained model and its run folder; `left_out` galaxies lack an image, a value or a gold label."""
 
@@ -175,20 +172,18 @@ def train_on_catalogue(
     return TrainingResult(Path(run.out), saved, len(problems), seconds, findings)
 
 
-def _of_training(model: Classifier, rows: TrainingRows, left_out: int, folder: Path) -> list[Finding]:
+def _of_training(model: Classifier, rows: TrainingRows, left_out: int, folder: Path) -> Iterator[Finding]:
     """Return findings about galaxies that were left out, and about predictions of nearly one class."""
-    findings = []
     if left_out:
         message = (
             f"{left_out:,} galaxies were left out because they lack an image, a feature, a gold label or an "
             f"observable of T(α); they are listed, each with the reason, in {folder / 'left_out.csv'}."
         )
-        findings.append(Finding("galaxies-left-out", "note", message))
+        yield Finding("galaxies-left-out", "note", message)
     if rows.questions == (None,) and model.held_out is not None:
         kind, fraction = most_predicted(model)
         if np.mean(rows.column("label") == model.classes.index(kind)) < ONE_CLASS:  # its labels differ
-            findings += nearly_one_class("On held-out galaxies, the classifier", fraction, kind)
-    return findings
+            yield from nearly_one_class("On held-out galaxies, the classifier", fraction, kind)
 
 
 def _training_rows(catalogue: CatalogTable, run: RunConfig, learned: Sequence[Learned]) -> Prepared:

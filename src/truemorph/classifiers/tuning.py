@@ -6,8 +6,6 @@ Which is decided by the log-loss of gold labels that a network has not seen: eac
 network that was tuned on the others. Gold labels that were selected count 1 / probability of selection.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,9 +1,6 @@
 """truemorph benchmark: a leaderboard of methods on data whose truth is known."""
 
-from __future__ import annotations
-
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +11,6 @@ from truemorph.plotting import legend
 from truemorph.results import Result, number, text_facts, text_table
 
 
-@dataclass(frozen=True, repr=False)
 class Leaderboard(Result):
     """Scores of methods on worlds whose truth is known.
 

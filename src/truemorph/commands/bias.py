@@ -1,9 +1,7 @@
 """truemorph bias: how much class fractions change with resolution."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +26,6 @@ from truemorph.results import Result, text_facts, text_table
 from truemorph.tables import CatalogTable, numeric_columns, read_table
 
 
-@dataclass(frozen=True, repr=False)
 class BiasMeasurement(Result):
     """The bias metric of every label set of a catalogue, on the same galaxies with the same bins.
 
@@ -314,13 +311,11 @@ def _fractions_by(name: str, column: np.ndarray, sets: Sequence[LabelSet]) -> di
     return {name: rows[0][1]} | {of: fractions for of, _, fractions in rows}
 
 
-def _of_label_sets(results: dict[str, BiasResult]) -> list[Finding]:
+def _of_label_sets(results: dict[str, BiasResult]) -> Iterator[Finding]:
     """Return the findings of all label sets, with the name of the label set unless all share it."""
-    findings = []
     without_columns = min(result.n_dropped for result in results.values())
     for name, result in results.items():
         for finding in result.findings:
             if not (finding.code == "rows-left-out" and result.n_dropped == without_columns):
                 shared = all(finding in other.findings for other in results.values())
-                findings.append(finding if shared else replace(finding, message=f"{name}: {finding.message}"))
-    return findings
+                yield finding if shared else replace(finding, message=f"{name}: {finding.message}")

@@ -1,7 +1,5 @@
 """truemorph cite: what to cite."""
 
-from __future__ import annotations
-
 from truemorph.arguments import validated
 from truemorph.citation import BIBTEX
 from truemorph.results import PlainResult

@@ -1,10 +1,8 @@
 """truemorph gold: choose galaxies for gold labels, label them on a local page, and bring them into a catalogue."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -235,7 +233,6 @@ def collect_gold(
     return PlainResult("\n".join(lines), values, session.findings)
 
 
-@dataclass(frozen=True, repr=False)
 class GoldImport(Result):
     """A catalogue with gold labels, and how well people agreed."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,7 +24,6 @@ else:
 _DEFAULTS = ReproduceOptions()
 
 
-@dataclass(frozen=True, repr=False)
 class Reproduction(Result):
     """What a reproduction of the paper found, and the files that it wrote.
 

@@ -1,7 +1,5 @@
 """truemorph send: a table to TOPCAT, Aladin or DS9."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from truemorph.arguments import Table, validated

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 _DESCRIBED = ("model_hash", "backbone", "layer", "cells", "image_size", "galaxies")
 
 
-@dataclass(frozen=True, repr=False)
 class ExplainResult(Result):
     """Explanations of models, and the folder `out` of the files that were written."""
 
@@ -98,26 +96,24 @@ def write_explanations(
         "truemorph_version": __version__,
         "figures": _write_figures(explanations, compared, out),
     }
-    result = ExplainResult(out, content, dict(explanations), findings_of(explanations))
+    result = ExplainResult(out, content, dict(explanations), tuple(findings_of(explanations)))
     write_json(out / "summary.json", result.to_dict())
     return result
 
 
-def findings_of(explanations: Mapping[str, Explanation]) -> Findings:
+def findings_of(explanations: Mapping[str, Explanation]) -> Iterator[Finding]:
     """Report galaxies without maps, and maps that were not or could not be shown to depend on the weights."""
-    findings = []
     for name, explanation in explanations.items():
         if explanation.problems:
             text = f"{name}: {len(explanation.problems):,} galaxies without a readable image were left out."
-            findings.append(Finding("galaxies-left-out", "note", text))
+            yield Finding("galaxies-left-out", "note", text)
         if explanation.unchecked:
             text = f"{name}: Grad-CAM maps could not be compared with those of random weights: {explanation.unchecked}."
-            findings.append(Finding("maps-not-checked", "caution", text, "Do not interpret these maps."))
+            yield Finding("maps-not-checked", "caution", text, "Do not interpret these maps.")
         if explanation.check is not None and not explanation.check.passes:
             text = f"{name}: {explanation.check.statement}"
             action = "Do not interpret these maps as what the model has learned; try another layer (`layer`)."
-            findings.append(Finding("maps-not-specific", "caution", text, action))
-    return tuple(findings)
+            yield Finding("maps-not-specific", "caution", text, action)
 
 
 def named_models(given: Sequence[Any]) -> dict[str, Classifier]:

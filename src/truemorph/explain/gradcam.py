@@ -8,8 +8,6 @@ centred on pixel 16 i, not on 16 i + 7.5. `Grid` has the positions, computed as 
 "Computing receptive fields of convolutional neural networks").
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import partial
 from math import isqrt
@@ -263,7 +261,7 @@ class GradCam(TorchEngine):
             activation = output.detach().requires_grad_()  # gradients stop at this layer
             return activation.clone()  # later layers may work in place
 
-        targets = torch.from_numpy(classes.astype(np.int64)).to(self._device).split(self._at_once)
+        targets = torch.from_numpy(classes.astype(int)).to(self._device).split(self._at_once)
         with network.backbone.get_submodule(self.layer).register_forward_hook(keep), torch.enable_grad():
             for batch, target in zip(self.batches(pixels), targets, strict=True):
                 scores = network(batch).gather(1, target[:, None])

@@ -20,7 +20,7 @@ REACH = 2.0
 def moments(values: np.ndarray) -> np.ndarray:
     """Return sum, sum of squares and number of the finite values of all galaxies (axis 0); batches add up."""
     there = np.isfinite(values)
-    kept = np.where(there, values, 0).astype(np.float64)
+    kept = np.where(there, values, 0).astype(float)
     return np.stack([kept.sum(axis=0), (kept**2).sum(axis=0), there.sum(axis=0)])
 
 
@@ -41,7 +41,7 @@ class MeanMap:
         # For two or more galaxies; rounding may give a negative variance.
         variance = np.clip(squares - n * mean**2, 0, None) / np.maximum(count - 1, 1)
         stderr = np.where(count > 1, np.sqrt(variance / n), np.nan)
-        return cls(np.where(count > 0, mean, np.nan), stderr, count.astype(np.int64))
+        return cls(np.where(count > 0, mean, np.nan), stderr, count.astype(int))
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def profile_difference(
     for profiles, own in zip((first, second), ids, strict=True):
         there = np.isfinite(profiles)
         places = np.array([numbers.setdefault(galaxy, len(numbers)) for galaxy in own])
-        samples.append((places, np.where(there, profiles, 0).astype(np.float64), there.astype(np.float64)))
+        samples.append((places, np.where(there, profiles, 0).astype(float), there.astype(float)))
 
     def difference(drawn: np.ndarray) -> np.ndarray:
         """Difference of means, with the number of times that each galaxy was drawn."""
@@ -103,7 +103,7 @@ def profile_difference(
 
     every = len(numbers)
     rng, equal = np.random.default_rng(seed), np.full(every, 1 / every)
-    resamples = [difference(rng.multinomial(every, equal).astype(np.float64)) for _ in range(bootstrap)]
+    resamples = [difference(rng.multinomial(every, equal).astype(float)) for _ in range(bootstrap)]
     with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # a ring that no galaxy reaches
         limits = np.nanpercentile(resamples, [16, 84, 2.5, 97.5], axis=0)
     n, m = len(first), len(second)

@@ -6,8 +6,6 @@ with the trained network, by its maps of another galaxy, and of the same galaxy 
 passes if maps with random weights correlate less than the mean of these two.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import numpy as np

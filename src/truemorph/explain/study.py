@@ -1,7 +1,5 @@
 """Mean maps and profiles over a catalogue, in batches, by the class that each model predicts."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations, product

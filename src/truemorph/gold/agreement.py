@@ -1,7 +1,5 @@
 """How answers of several people become one gold label, and how well people agree."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import Any

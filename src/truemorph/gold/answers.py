@@ -3,8 +3,6 @@
 No answer is deleted: one that was undone or replaced stays in the file, marked as undone.
 """
 
-from __future__ import annotations
-
 import math
 import sqlite3
 import unicodedata

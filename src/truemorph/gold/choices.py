@@ -5,8 +5,6 @@ Each choice gives a gold label for all questions on its path: anyone who says th
 galaxy is not edge-on.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 

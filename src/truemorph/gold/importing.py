@@ -1,7 +1,5 @@
 """Gold labels into a catalogue: from a plan's answers, from any table of classes, and from a Zooniverse export."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

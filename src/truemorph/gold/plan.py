@@ -8,7 +8,7 @@ drawn from all rows, also those to which it may not apply: whether volunteers we
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -51,7 +51,6 @@ _UNDEFINED = "not stated: say what counts (`definition`); people who label see i
 _BUDGETS = (50, 100, 200, 300, 500, 1000, 2000, 5000)
 
 
-@dataclass(frozen=True, repr=False)
 class GoldPlan(Result):
     """How many gold labels are needed, and which galaxies should get them.
 
@@ -412,21 +411,21 @@ def _compared(strata: Strata) -> pl.DataFrame:
     return pl.DataFrame(rows, schema={"labels": pl.Int64, "planned": pl.Float64, "random": pl.Float64}, orient="row")
 
 
-def _who_is_left_out(frame: pl.DataFrame, asked: Asked | None, able: np.ndarray, pilot: np.ndarray) -> list[Finding]:
+def _who_is_left_out(
+    frame: pl.DataFrame, asked: Asked | None, able: np.ndarray, pilot: np.ndarray
+) -> Iterator[Finding]:
     """Return findings about galaxies without an image, and gold labels in hand without a probability of selection."""
-    findings = []
     if not able.all():
         lacking = f"{int((~able).sum()):,} of {able.size:,} galaxies have no image and cannot get a gold label"
         message = f"{lacking}, so results hold for the others only."
-        findings.append(Finding("galaxies-left-out", "note", message, "Check why their images are missing."))
+        yield Finding("galaxies-left-out", "note", message, "Check why their images are missing.")
     column = gold_column(None if asked is None else asked.question, "gold_probability")
     if pilot.size and column not in frame.columns:
         message = (
             f"{pilot.size:,} galaxies have gold labels without a probability of selection. They are taken as a random "
             "part of all galaxies, and count as labels in hand."
         )
-        findings.append(Finding("gold-taken-as-random", "note", message))
-    return findings
+        yield Finding("gold-taken-as-random", "note", message)
 
 
 def _check_wanted(source: str, options: PlanOptions, column: np.ndarray) -> None:
@@ -449,7 +448,7 @@ def _earlier(frame: pl.DataFrame, question: str | None) -> tuple[np.ndarray, np.
     kinds = ("gold", "gold_probability", "gold_uncertain")
     gold, probability, uncertain = (gold_column(question, kind) for kind in kinds)
     if gold not in frame.columns:
-        return np.zeros(frame.height), np.zeros(frame.height, dtype=bool)
+        return np.zeros(frame.height), np.zeros(frame.height, bool)
     labelled = frame[gold].is_not_null()
     if uncertain in frame.columns:  # also known where people could not tell the class
         labelled |= frame[uncertain].is_not_null()

@@ -1,7 +1,5 @@
 """What annotators are shown: galaxies of a plan, repeats and twins, in an order of their own for each person."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass

@@ -119,7 +119,7 @@ class Strata:
         numbers = np.minimum(np.ceil(drawn - 1e-6), self.sizes)
         while np.any(numbers < np.minimum(self.fewest(numbers.sum()), self.sizes)):
             numbers = np.clip(np.ceil(self.fewest(numbers.sum())), numbers, self.sizes)
-        return numbers.astype(np.int64)
+        return numbers.astype(int)
 
     def fewest(self, total: float) -> np.ndarray:
         """Labels that a stratum needs at least if there are so many in total, shape (H,)."""

@@ -4,8 +4,6 @@ Brightness and colours are those of the light above the sky. Sharpness and struc
 of the galaxy over one, three and eight pixels: a PSF lowers the sharpness, noise raises it.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 APPEARANCE = ("brightness", "red / green", "green / blue", "sky", "size", "noise", "sharpness", "structure")

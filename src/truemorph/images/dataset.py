@@ -4,8 +4,6 @@ A step's batch is divided among processes, but order and augmentation are drawn 
 devices therefore uses the same galaxies in the same orientations as a run on one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

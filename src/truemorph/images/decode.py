@@ -6,8 +6,6 @@ proportion. FITS images of one or three bands are converted to colour images, by
 Lupton et al. (2004, PASP 116, 133).
 """
 
-from __future__ import annotations
-
 import gzip
 import io
 import os

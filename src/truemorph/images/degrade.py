@@ -4,8 +4,6 @@ For images of real galaxies, which can't be simulated again. A degraded image at
 classifiers would have seen if the galaxy were more distant or the seeing worse.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import numpy as np

@@ -4,8 +4,6 @@ Quick measures on the stretched brightness, for annotators of simulated galaxies
 if no catalogue has them. They depend on the PSF and the stretch, so they are not photometry.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import polars as pl
 

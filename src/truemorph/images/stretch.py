@@ -5,8 +5,6 @@ brightness. The constants are chosen so that brightness, background noise and st
 Zoo 2 JPEGs (docs/simulator.md).
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 # From nanomaggies per frame pixel (0.396 arcsec) in i, r, g to a common scale.

@@ -1,7 +1,5 @@
 """Cut sources out of survey tiles: FITS images with a celestial WCS, one for each band, that are read whole once."""
 
-from __future__ import annotations
-
 import glob
 import warnings
 from collections import Counter

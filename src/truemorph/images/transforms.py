@@ -4,8 +4,6 @@ Zoom is off by default: it changes the apparent size of galaxy and PSF, from whi
 T(α) may infer the resolution. To degrade the resolution of a galaxy, use `truemorph.images.degrade`.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

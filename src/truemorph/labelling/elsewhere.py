@@ -1,8 +1,6 @@
 """A model on another survey: whether its galaxies are like those of training, and their class fractions."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,12 +29,12 @@ _SIGNIFICANT, _NOT_CALIBRATED, _OTHER_CERTAINTY = 2.58, 0.1, 0.05
 _LEARNED = 0.02
 
 
-def unlike_training(comparison: Comparison | None, counts: Counts) -> list[Finding]:
+def unlike_training(comparison: Comparison | None, counts: Counts) -> Iterator[Finding]:
     """Return a finding if more galaxies than chance explains are unlike held-out training galaxies."""
     how = {name.removeprefix(f"{UNLIKE} "): number for name, number in counts.items() if name.startswith(UNLIKE)}
     beyond, labelled = sum(how.values()), counts["labelled"]
     if comparison is None or comparison.chance(beyond, labelled) > FALSE_ALARM:
-        return []
+        return
     most = sorted(how, key=lambda way: (-how[way], way))[:_SHOWN]
     message = (
         f"{beyond:,} of {labelled:,} galaxies ({beyond / labelled:.1%}) are unlike training galaxies: beyond a limit "
@@ -48,7 +46,7 @@ def unlike_training(comparison: Comparison | None, counts: Counts) -> list[Findi
         f"Look at some of them (column {UNLIKE}), check that images have the bands, stretch and scale of training, and "
         "correct fractions with gold labels of this survey."
     )
-    return [Finding("unlike-training", "caution", message, action)]
+    yield Finding("unlike-training", "caution", message, action)
 
 
 def _is_own(curve: Mapping[str, Any], catalogue: CatalogTable | None, labelled: int) -> bool:
@@ -144,9 +142,9 @@ def class_fractions(
     return tuple(rows), findings + (_disagreement(rows) if is_plain else [])
 
 
-def calibration_findings(p: np.ndarray, fractions: np.ndarray, held_out: HeldOut) -> list[Finding]:
+def calibration_findings(p: np.ndarray, fractions: np.ndarray, held_out: HeldOut) -> Iterator[Finding]:
     """Return findings if p(y | x) is not calibrated on held-out galaxies, or is as sure as no held-out galaxies are."""
-    findings, (factor, error) = [], held_out.sharpness()
+    factor, error = held_out.sharpness()
     if abs(factor) > max(_SIGNIFICANT * error, _NOT_CALIBRATED):
         message = (
             "p(y | x) is not calibrated: by held-out galaxies, its logits should be "
@@ -154,7 +152,7 @@ def calibration_findings(p: np.ndarray, fractions: np.ndarray, held_out: HeldOut
             "this, p(y | x) itself does not."
         )
         action = "Train on more galaxies, or with a preset that calibrates, such as quick (`preset`)."
-        findings.append(Finding("not-calibrated", "caution", message, action))
+        yield Finding("not-calibrated", "caution", message, action)
     ratio, error = certainty(p, fractions, held_out)
     if abs(ratio - 1) > _SIGNIFICANT * error and abs(np.log(ratio)) > _OTHER_CERTAINTY:
         message = (
@@ -162,8 +160,7 @@ def calibration_findings(p: np.ndarray, fractions: np.ndarray, held_out: HeldOut
             "explain. So their images differ otherwise, and re-estimated fractions are wrong by more than their error."
         )
         action = "Correct fractions with gold labels of these galaxies."
-        findings.append(Finding("certainty-differs", "caution", message, action))
-    return findings
+        yield Finding("certainty-differs", "caution", message, action)
 
 
 def _disagreement(rows: Sequence[Mapping[str, Any]]) -> list[Finding]:

@@ -12,6 +12,7 @@ import polars as pl
 
 from truemorph.bias.curves.families import transition_from_dict
 from truemorph.bias.curves.paths import TreeTransition
+from truemorph.bias.curves.transitions import log_of
 from truemorph.bias.files import read_arrays, read_fit, transition_described
 from truemorph.classifiers.classifier import Classifier
 from truemorph.errors import InputError
@@ -46,8 +47,7 @@ class Estimated(Classifier):
         fractions = curve.get("class_fractions")
         if not isinstance(fractions, dict) or not fractions.keys() >= set(classes):
             raise InputError(f"{source}: has no class fractions, so it can't label galaxies; use a trained model")
-        with np.errstate(divide="ignore"):  # classes that no galaxy has
-            logits = np.log([fractions[name] for name in classes])
+        logits = log_of(np.array([fractions[name] for name in classes]))
         about = {key: curve.get(key) for key in ("alpha", "alpha_psf")}
         described = {
             "classes": classes,

@@ -1,10 +1,8 @@
 """HATS catalogues: Parquet files by HEALPix pixel, in nested order (https://hats.readthedocs.io)."""
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +69,7 @@ def write_hats(parts: list[Path], out: Path, schema: pa.Schema, positions: tuple
     `positions` are its columns of right ascension and declination. Memory is that of one partition.
     """
     check_replaceable(out)
-    counts, of_pixel = np.zeros(12 * 4**_FINEST, np.int64), defaultdict[int, list[Path]](list)
+    counts, of_pixel = np.zeros(12 * 4**_FINEST, int), defaultdict[int, list[Path]](list)
     for path in parts:
         pixels, rows = np.unique(_indexed(path, positions)[1] >> 2 * (_ORDER - _FINEST), return_counts=True)
         counts[pixels] += rows
@@ -81,7 +79,7 @@ def write_hats(parts: list[Path], out: Path, schema: pa.Schema, positions: tuple
         [pa.field(HEALPIX, pa.int64()), *(field for field in schema if field.name != HEALPIX)], schema.metadata
     )
     written: list[pq.FileMetaData] = []
-    partitions = _partitions(counts)
+    partitions = [*_partitions(counts)]
     with written_folder(out) as partial:
         new = partial / "new"
         for order, pixel in partitions:
@@ -133,15 +131,14 @@ def _indexed(path: Path, positions: tuple[str, str]) -> tuple[pa.Table, np.ndarr
     return table.select(others).append_column(HEALPIX, pa.array(index)), index
 
 
-def _partitions(counts: np.ndarray) -> list[tuple[int, int]]:
+def _partitions(counts: np.ndarray) -> Iterator[tuple[int, int]]:
     """Return order and pixel of each partition: the largest with at most `MOST_ROWS` rows."""
     finer = [counts]
     while finer[0].size > 12:
         finer.insert(0, finer[0].reshape(-1, 4).sum(axis=1))
-    out, open_pixels = list[tuple[int, int]](), np.flatnonzero(finer[0])
+    open_pixels = np.flatnonzero(finer[0])
     for order, rows in enumerate(finer):
         whole = (rows[open_pixels] <= MOST_ROWS) | (order == _FINEST)
-        out += [(order, int(pixel)) for pixel in open_pixels[whole]]
+        yield from ((order, int(pixel)) for pixel in open_pixels[whole])
         children = (4 * open_pixels[~whole][:, None] + np.arange(4)).ravel()
         open_pixels = children[finer[order + 1][children] > 0] if children.size else children
-    return out

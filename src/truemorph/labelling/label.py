@@ -1,10 +1,8 @@
 """Label images or a catalogue in parts, on one or several machines, and account for every row."""
 
-from __future__ import annotations
-
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -29,7 +27,6 @@ _ENOUGH = 1_000
 _MOST_ROWS = 200_000
 
 
-@dataclass(frozen=True, repr=False)
 class LabelReport(Result):
     """Result of labelling: rows in = rows labelled + rows listed as problems; of a shard, its own."""
 
@@ -166,22 +163,21 @@ def _conclude(work: Labelling, counts: Counts, problems: list[tuple[str, str]]) 
     return results.conclude(problems, about | {"findings": findings})
 
 
-def _about_rows(work: Labelling, counts: Counts, problems: list[tuple[Any, str]]) -> list[Finding]:
+def _about_rows(work: Labelling, counts: Counts, problems: list[tuple[Any, str]]) -> Iterator[Finding]:
     """Return findings about rows without labels, posteriors that are missing, and observed labels."""
-    findings = []
     if problems:
         first, why = problems[0]
         rows = f"{len(problems):,} of {counts['rows_in']:,} rows could not be labelled (first: {first}, {why})"
         message = f"{rows}; they are listed in {work.results.problems}."
         action = "Read the reasons there, correct these rows and label them again."
-        findings.append(Finding("rows-not-labelled", "caution", message, action))
+        yield Finding("rows-not-labelled", "caution", message, action)
     if counts["no_posterior"]:
         why = "because they were used to train the only member"
         if names := ", ".join(dict.fromkeys(chain(*work.labeller.observables))):
             why += f", or lack a value of {names}, on which the bias curve depends"
         message = f"{counts['no_posterior']:,} galaxies with an observed label have no posterior, {why}."
         action = "Train with 5 folds (`folds`), or add the missing values, and label again."
-        findings.append(Finding("posterior-missing", "caution", message, action))
+        yield Finding("posterior-missing", "caution", message, action)
     if work.labeller.regression is not None and counts["regression"] < counts["labelled"]:
         left = counts["labelled"] - counts["regression"]
         message = (
@@ -189,8 +185,7 @@ def _about_rows(work: Labelling, counts: Counts, problems: list[tuple[Any, str]]
             "those of the estimate, by id and α."
         )
         action = "Use the posterior for them, or make an estimate of these galaxies (`truemorph transition`)."
-        findings.append(Finding("regression-missing", "caution", message, action))
+        yield Finding("regression-missing", "caution", message, action)
     if work.labeller.joined is not None:
         matched = f"{counts['matched']:,d} of {counts['labelled']:,d} galaxies are in the catalogue of observed labels."
-        findings.append(Finding("observed-labels-matched", "note", matched))
-    return findings
+        yield Finding("observed-labels-matched", "note", matched)

@@ -3,8 +3,6 @@
 Without a member that did not see a galaxy's label, the posterior is null: it would count the label twice.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import compress
@@ -110,7 +108,7 @@ class Labeller:
         """Return each galaxy's role and fold in training, by id or base name; "new" and -1 if it was not used."""
         names = zip(ids.cast(pl.String), base_names(ids), strict=True)
         seen = [self._seen.get(name) or self._seen.get(base, (NEW, -1)) for name, base in names]
-        return [role for role, _ in seen], np.array([fold for _, fold in seen], dtype=np.int64)
+        return [role for role, _ in seen], np.array([fold for _, fold in seen], dtype=int)
 
     def label(self, frame: pl.DataFrame, inputs: np.ndarray) -> pl.DataFrame:
         """Return labels, one row per row of a source and of its inputs (pixels or features)."""
@@ -177,7 +175,7 @@ def _numbered(head: Head) -> str:
 
 def _named(head: Head, labels: np.ndarray) -> pl.Series:
     """Return labels as numbers, or as names of a question's classes."""
-    numbers = pl.Series(labels.astype(np.int64))
+    numbers = pl.Series(labels.astype(int))
     return numbers if head.question is None else pl.Series(head.classes).gather(numbers)
 
 

@@ -8,8 +8,6 @@ When a survey grows, images belong to other parts than before; files of earlier 
 labels are taken from there.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections import Counter

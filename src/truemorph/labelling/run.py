@@ -1,7 +1,5 @@
 """A labelling run: its checks, what its labels rest on, and the parts that any process can label."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -248,22 +246,19 @@ def _labeller(
     )
 
 
-def _findings(labeller: Labeller, catalogue: CatalogTable, curves: Sequence[dict[str, Any]]) -> list[Finding]:
+def _findings(labeller: Labeller, catalogue: CatalogTable, curves: Sequence[dict[str, Any]]) -> Iterator[Finding]:
     """Return findings about columns that are used, the model and T(α)."""
     model = labeller.model
-    findings = [
-        *missing_in(catalogue.frame, [*chain(*labeller.observables), *model.features], catalogue.source),
-        *model.findings,
-        *findings_in(*curves),
-    ]
+    yield from missing_in(catalogue.frame, [*chain(*labeller.observables), *model.features], catalogue.source)
+    yield from model.findings
+    yield from findings_in(*curves)
     if labeller.observed and not curves:
         lacking = "The model was trained without a bias curve, so there are no posteriors."
-        findings.append(Finding("no-posterior", "note", lacking, "Give a bias curve (`transition`)."))
+        yield Finding("no-posterior", "note", lacking, "Give a bias curve (`transition`).")
     if labeller.comparison is None and model.folder is not None:
         lacking = "The model has too few held-out training galaxies to compare these galaxies with, or none."
         action = "Train it again with this version, and with more galaxies or folds (`folds`)."
-        findings.append(Finding("training-not-compared", "note", lacking, action))
-    return findings
+        yield Finding("training-not-compared", "note", lacking, action)
 
 
 def _identity(labeller: Labeller, catalogue: CatalogTable) -> dict[str, Any]:

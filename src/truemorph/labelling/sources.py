@@ -1,7 +1,5 @@
 """Sources of galaxies to label: folders, lists, tables, tar files, Parquet tables, and positions in survey tiles."""
 
-from __future__ import annotations
-
 import codecs
 import os
 import re

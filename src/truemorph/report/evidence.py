@@ -1,7 +1,5 @@
 """What a report shows of one question: label sets of the galaxies that it measures, and what is measured of them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property

@@ -1,7 +1,5 @@
 """Figures of the page, each with its caption and the data behind it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import Any

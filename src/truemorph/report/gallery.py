@@ -1,7 +1,5 @@
 """Galaxies to look at one by one: pictures, better pictures beside them, and all that is known of each."""
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -92,7 +90,7 @@ def overlaid(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
 def choose(frame: pl.DataFrame, most: int) -> pl.DataFrame:
     """Galaxies with a `CHANGE`, surest first by `AFTER`; if there are more than `most`, evenly from all of them."""
     changed = frame.filter(pl.col(CHANGE) != "").sort(AFTER, TEXT_ID, descending=[True, False])
-    return changed[np.linspace(0, changed.height - 1, min(most, changed.height)).round().astype(np.int64)]
+    return changed[np.linspace(0, changed.height - 1, min(most, changed.height)).round().astype(int)]
 
 
 def better_pictures(folder: Path, ids: pl.Series) -> dict[str, str]:

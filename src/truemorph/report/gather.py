@@ -1,7 +1,5 @@
 """Gather the evidence of a report: read runs, estimates and a catalogue, label what is not labelled, and join."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -120,7 +118,7 @@ def _alone(question: str | None, shown: _Shown, options: ReportOptions) -> Evide
         classes=fractions.classes,
         quantity=_named_first(shown.estimate, fractions.classes),
         catalogue=CatalogTable(pl.DataFrame()),
-        rows=np.empty(0, dtype=int),
+        rows=np.empty(0, int),
         which="",
         observed=LabelSet(OBSERVED, "observed", np.empty((0, len(fractions.classes))), fractions.classes),
         options=options,

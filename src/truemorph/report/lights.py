@@ -1,7 +1,5 @@
 """Checks of a report: what limits a result is a finding, what does not is a row with the number that was measured."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -31,13 +29,12 @@ GOLD, ESTIMATE, MODEL, DATA = "Agreement with gold labels", "Estimate", "Classif
 Check = Finding | tuple[str, str]
 
 
-def lights(every: Sequence[Evidence], more_checks: Mapping[str, Iterable[Check]] | None = None) -> list[Light]:
+def lights(every: Sequence[Evidence], more_checks: Mapping[str, Iterable[Check]] | None = None) -> Iterator[Light]:
     """All checks of a report on some questions, one light a group: `GOLD`, `ESTIMATE`, `MODEL`, `DATA`.
 
     `more_checks` were made elsewhere, by the name of their group.
     """
     groups = {GOLD: _of_gold, ESTIMATE: _of_estimate, MODEL: _of_models, DATA: _of_sample}
-    out = list[Light]()
     seen = set[Finding]()
     for name, of_group in groups.items():
         checks = [check for evidence in every for check in of_group(evidence)] + [*(more_checks or {}).get(name, ())]
@@ -45,8 +42,7 @@ def lights(every: Sequence[Evidence], more_checks: Mapping[str, Iterable[Check]]
             continue
         findings = unique(check for check in checks if isinstance(check, Finding) and check not in seen)
         seen.update(findings)
-        out.append(Light(name, in_order(findings), [check for check in checks if not isinstance(check, Finding)]))
-    return out
+        yield Light(name, in_order(findings), [check for check in checks if not isinstance(check, Finding)])
 
 
 def _of_gold(evidence: Evidence) -> Iterator[Check]:

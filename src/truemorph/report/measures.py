@@ -180,14 +180,14 @@ def compared_accuracies(truth: np.ndarray, ours: np.ndarray, theirs: np.ndarray)
     variances = []
     for k in (0, 1):
         rows = truth == k
-        apart = (ours[rows] == k).astype(np.float64) - (theirs[rows] == k)
+        apart = (ours[rows] == k).astype(float) - (theirs[rows] == k)
         variances.append((np.sum((apart - apart.mean()) ** 2) + 1) / apart.size**2 if apart.size else np.nan)
     return balanced_accuracy(truth, ours), balanced_accuracy(truth, theirs), float(np.sqrt(np.sum(variances)) / 2)
 
 
 def has_answer(parts: np.ndarray) -> np.ndarray:
     """Whether galaxies have the answer, if the question applies, from numerators and denominators, (N, 2): 0 or 1."""
-    return (parts[:, 0] > 0.5 * parts[:, 1]).astype(np.int64)
+    return (parts[:, 0] > 0.5 * parts[:, 1]).astype(int)
 
 
 def _ratio(parts: np.ndarray, bins: Bins) -> np.ndarray:

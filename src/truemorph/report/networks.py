@@ -1,7 +1,5 @@
 """How the networks of a report were trained, and where they look: mean Grad-CAM maps and profiles (Figures 5 to 7)."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

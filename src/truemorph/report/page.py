@@ -3,8 +3,6 @@
 The page forbids itself requests (a content security policy), and runs no script but its own.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import io

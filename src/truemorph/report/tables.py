@@ -1,8 +1,6 @@
 """Tables of a report."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -26,28 +24,26 @@ ENDS = ("lowest", "highest", "all")
 _ESTIMATES = {"corrected": ENDS, "with predictions": ENDS[-1:]}  # and where their fractions are shown
 
 
-def fraction_rows(evidence: Evidence) -> list[dict[str, Any]]:
+def fraction_rows(evidence: Evidence) -> Iterator[dict[str, Any]]:
     """Each fraction by the labels, corrected, by models and others: in the lowest and highest bin, and of all galaxies.
 
     Those of models, other groups and gold labels are of the galaxies that are measured, of the fraction named first.
     """
-    rows = list[dict[str, Any]]()
     question = evidence.question
     for labels, fractions in zip(_ESTIMATES, (evidence.fractions, evidence.with_predictions), strict=True):
         for name, quoted in ({} if fractions is None else fractions.ratios).items():
             about = {"question": question, "fraction": name}
             if fractions is evidence.fractions:
-                rows.append(about | {"labels": "observed"} | _at_ends(quoted, "labelled"))
+                yield about | {"labels": "observed"} | _at_ends(quoted, "labelled")
             corrected, low, high = (_at_ends(quoted, part) for part in ("fraction", "low", "high"))
             if name == evidence.quantity.name and fractions is evidence.fractions:
                 corrected["all"], low["all"], high["all"] = evidence.total
             ranges = {f"{end}_range": (low[end], high[end]) for end in ENDS}
-            rows.append(about | {"labels": labels} | corrected | ranges)
+            yield about | {"labels": labels} | corrected | ranges
     for name, label_set in evidence.beside.items():
         value = evidence.in_bins(label_set)[0]
         about = {"question": question, "fraction": evidence.quantity.name, "labels": name}
-        rows.append(about | dict(zip(ENDS, (value[0], value[-2], value[-1]), strict=True)))
-    return rows
+        yield about | dict(zip(ENDS, (value[0], value[-2], value[-1]), strict=True))
 
 
 def _at_ends(quoted: QuotedFraction, name: str) -> dict[str, float]:
@@ -78,7 +74,7 @@ def range_cell(row: Mapping[str, Any] | None, end: str) -> str:
     """A fraction with its range in brackets, if it has one; a dash without a row."""
     if row is None:
         return "–"
-    ends = np.array(row.get(f"{end}_range") or (None, None), dtype=float)
+    ends = np.array(row.get(f"{end}_range") or (None, None), float)
     around = f" ({between(ends[0], ends[1], '.2f')})" if np.isfinite(ends).all() else ""
     return number(row[end]) + around
 

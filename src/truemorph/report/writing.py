@@ -1,9 +1,6 @@
 """The report: everything put together and written."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -37,7 +34,6 @@ from truemorph.results import Result, between, percent, text_table
 from truemorph.tables import to_astropy, write_table
 
 
-@dataclass(frozen=True, repr=False)
 class ReportResult(Result):
     """What a report says.
 
@@ -88,7 +84,7 @@ def make_report(
     every = gather(sources, options, files)
     trained, of_runs = training(every)
     maps, of_maps = (list(chain(*parts)) for parts in zip(*map(looks, every), strict=True))
-    judged = lights(every, {MODEL: [*of_runs, *of_maps], DATA: context})
+    judged = [*lights(every, {MODEL: [*of_runs, *of_maps], DATA: context})]
     findings = findings_of(judged)
     first = every[0]
     changed = [changed_galaxies(each, options.galaxies // len(every)) for each in every] if first.has_galaxies else []
@@ -194,7 +190,9 @@ def sentences(evidence: Evidence) -> dict[str, str]:
         answer.append(text + ".")
     answer += _of_all(evidence)
     answer += _of_changes(evidence)
-    return {"headline": headline, "answer": " ".join(answer), "remark": _remark(evidence)} | _when_good(evidence)
+    return {"headline": headline, "answer": " ".join(answer), "remark": " ".join(_remark(evidence))} | _when_good(
+        evidence
+    )
 
 
 def _with_range(row: Mapping[str, Any], value_first: bool) -> str:
@@ -250,33 +248,32 @@ def _of_changes(evidence: Evidence) -> Iterator[str]:
         yield f"Counted by these labels it would be {counted:.3f}: quote the fraction; labels are the likelier classes."
 
 
-def _remark(evidence: Evidence) -> str:
+def _remark(evidence: Evidence) -> Iterator[str]:
     """Definitions, and what the bins are of."""
     own = evidence.catalogue.metadata
-    said = list[str]()
     about = evidence.estimate.about
     if evidence.question is not None:
         answers = [name for name, part in zip(evidence.classes, evidence.quantity.counted, strict=True) if part]
-        said.append(f"{capital(evidence.question)}: {', '.join(answers)}.")
+        yield f"{capital(evidence.question)}: {', '.join(answers)}."
         if own.get("definition") and set(answers) == set(own.get("classes", ())):  # the catalogue's own question
-            said.append(f"Definition: {own['definition'].rstrip('.')}.")
+            yield f"Definition: {own['definition'].rstrip('.')}."
         gold = about["gold_definition"].removeprefix(f"{evidence.question}: ")
-        said.append(f"Gold labels of {evidence.question}: {gold}.")
-        said.append(f"α: {about['alpha'] or 'definition not known'}.")
+        yield f"Gold labels of {evidence.question}: {gold}."
+        yield f"α: {about['alpha'] or 'definition not known'}."
     elif own.get("definition"):
-        said.append(f"Definition of {evidence.answer}: {own['definition'].rstrip('.')}.")
+        yield f"Definition of {evidence.answer}: {own['definition'].rstrip('.')}."
     meant = about.get("gold_definition") if evidence.question is None and evidence.from_gold else None
     if meant not in (None, "not stated"):
-        said.append(f"Gold labels: {meant}.")
+        yield f"Gold labels: {meant}."
     if evidence.fractions.by == "alpha":
         first, last = evidence.ends
-        said.append(
+        yield (
             f"Poorly and well resolved: the lowest and the highest bin of α ({first['low']:.1f} to {first['high']:.1f} "
             f"and {last['low']:.1f} to {last['high']:.1f})."
         )
     if evidence.models:
-        said.append(f"Models are measured on {evidence.which}.")
-    return " ".join([*said, f"Estimate: {evidence.origin}."])
+        yield f"Models are measured on {evidence.which}."
+    yield f"Estimate: {evidence.origin}."
 
 
 def _headline(evidence: Evidence) -> str:

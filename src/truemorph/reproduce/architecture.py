@@ -1,7 +1,5 @@
 """Figure 2: the network, drawn from the trained model itself."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

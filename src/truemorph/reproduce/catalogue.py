@@ -1,7 +1,5 @@
 """The first stage: the sample with the volunteers' labels (GZ2B), and with debiased labels (GZ2D)."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from dataclasses import replace

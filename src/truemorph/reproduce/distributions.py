@@ -3,8 +3,6 @@
 A set of smooth and disk labels is better the fewer of its smooth galaxies have the light profile of a disk.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -34,7 +32,7 @@ def cumulative(values: np.ndarray) -> dict[str, np.ndarray]:
     """
     distinct, counts = np.unique(values, return_counts=True)
     share = np.cumsum(counts) / values.size
-    chosen = np.unique(np.linspace(0, distinct.size - 1, _POINTS).round().astype(np.int64))
+    chosen = np.unique(np.linspace(0, distinct.size - 1, _POINTS).round().astype(int))
     return {"value": distinct[chosen], "share": share[chosen]}
 
 

@@ -1,7 +1,5 @@
 """Run the experiment: fetch missing data, run the stages, and write the results."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from truemorph._version import __version__

@@ -1,7 +1,5 @@
 """Figures of the paper: a galaxy from the ground and from space, the network, Sérsic indices, pairs, Grad-CAM."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path

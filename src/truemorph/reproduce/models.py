@@ -1,7 +1,5 @@
 """θ, and the classifiers ResNet50 on GZ2B, ResNet50 on GZ2D, DCV14 and DDB, which label the test galaxies."""
 
-from __future__ import annotations
-
 import shlex
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """`reproduction.html`: Table 1 here and in the paper, statements of the paper, reasons for differences, figures."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

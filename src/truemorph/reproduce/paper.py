@@ -1,7 +1,5 @@
 """Values from the paper: Medina-Rosales, Cabrera-Vives & Miller, MNRAS, arXiv:2308.11007."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from truemorph.catalogs.sampling import PAPER_SAMPLE, PAPER_SPLIT

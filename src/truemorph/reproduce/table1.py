@@ -1,8 +1,6 @@
 """Table 1 of the test galaxies, with the paper's values, and the effect of choices that the paper does not specify."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import combinations, product
@@ -206,23 +204,22 @@ def order(pairs: list[Values]) -> tuple[int, int]:
     return sum(verdicts), len(verdicts)
 
 
-def _findings(work: Work, table: Values) -> list[Finding]:
+def _findings(work: Work, table: Values) -> Iterator[Finding]:
     """Return what limits the comparison of Table 1 with the paper."""
-    findings, measure = list[Finding](), table["measure"]
+    measure = table["measure"]
     networks = [work.result(name)["network"] for name in filter(work.have, NETWORKS)]
     if work.options.fraction < 1 or any(network != _PAPERS for network in networks):
         drawn = work.result("catalogue")["galaxies"]
         text = f"The sample has {drawn:,} galaxies, the paper's {sum(SAMPLE):,}"
         text += f"; networks are {networks[0]}, the paper's {_PAPERS}." if networks else "."
         action = "Compare differences of rows, not values; `scale`=paper has the paper's sample and networks."
-        findings.append(Finding("smaller-than-the-paper", "caution", text, action))
+        yield Finding("smaller-than-the-paper", "caution", text, action)
     if measure != "CV18":
         text = f"Bias is measured by {measure}, not CV18, because intrinsic columns are missing."
-        findings.append(Finding("intrinsic-missing", "caution", text, "Fetch the tables with these columns (`fetch`)."))
+        yield Finding("intrinsic-missing", "caution", text, "Fetch the tables with these columns (`fetch`).")
     for row in table["rows"]:
         fractions = zip((1 - row["disk_fraction"], row["disk_fraction"]), SMOOTH_OR_DISK, strict=True)
-        findings += nearly_one_class(row["labels"], *max(fractions))
-    return findings
+        yield from nearly_one_class(row["labels"], *max(fractions))
 
 
 def _make_table(work: Work, folder: Path) -> Values:

@@ -1,7 +1,5 @@
 """Simulate annotators: labels and votes drawn from a transition T(α), and votes from the images alone."""
 
-from __future__ import annotations
-
 import numpy as np
 from scipy.special import expit, ndtri
 

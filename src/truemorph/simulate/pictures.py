@@ -12,8 +12,6 @@ density of young stars is the exponential of that sum. Per square arcminute ther
 a slope of 0.2 dex per magnitude, and 0.6 galaxies, with 0.45 dex, as at high galactic latitude.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any

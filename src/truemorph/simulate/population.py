@@ -14,8 +14,6 @@ brightness is 0.2 of the mean inside, and R50 and R90 enclose 50 and 90 % of the
 (Strauss et al. 2002, AJ 124, 1810).
 """
 
-from __future__ import annotations
-
 from functools import cache
 from typing import Literal
 

@@ -38,7 +38,6 @@ _MOST = 200_000
 _NAMED = 8
 
 
-@dataclass(frozen=True, repr=False)
 class Calibration(Result):
     """Fitted and observed probabilities of labels, in bins of α.
 
@@ -166,7 +165,7 @@ def _of_labels(fit: TransitionFit) -> _Outcomes:
     # d p(y | z) / d coefficient = p(y) (δ - p(class)) z
     of_z = [prior[:, [k]] * (matrix[:, k] - fitted) * z[:, None] for k in range(1, sample.n_classes) for z in design.T]
     names = ((*(f"labelled {label}" for label in sample.classes[:-1]), ""),)
-    nobody = np.zeros(rows.size, dtype=np.int64)
+    nobody = np.zeros(rows.size, int)
     return _Outcomes(sample, names, nobody, fitted, np.concatenate([of_t, of_z]), rows.size / n)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from scipy.special import xlogy
 
@@ -62,58 +64,54 @@ def _flat_fractions_assumed(fit: TransitionFit, tested: str) -> Finding:
     return Finding("flat-fractions-assumed", "caution", message, "Give gold labels (`gold`), which settle it.")
 
 
-def _identification_findings(fit: TransitionFit) -> list[Finding]:
+def _identification_findings(fit: TransitionFit) -> Iterator[Finding]:
     """Return findings where labels alone cannot separate bias from class fractions."""
-    findings = []
     if fit.method == "conditional" and fit.sample.explained > _EXPLAINED:
         variance = f"{fit.sample.explained:.1%} of the variance of log α (more than {_EXPLAINED:.0%})"
         message = f"The intrinsic columns explain {variance}, so bias is hard to separate from real differences."
         action = "Use columns that do not set α, such as the axis ratio (`intrinsic`), or gold labels (`gold`)."
-        findings.append(Finding("columns-determine-alpha", "caution", message, action))
+        yield Finding("columns-determine-alpha", "caution", message, action)
     if fit.sample.observable_names and fit.method == "likelihood":
         message = (
             "From labels alone, a bias curve of several observables cannot be separated from class fractions that "
             "depend on them."
         )
         action = "Give gold labels (`gold`), or intrinsic columns (`intrinsic`) on which classes depend."
-        findings.append(Finding("observables-not-identified", "caution", message, action))
-    return findings
+        yield Finding("observables-not-identified", "caution", message, action)
 
 
-def _estimate_findings(fit: TransitionFit) -> list[Finding]:
+def _estimate_findings(fit: TransitionFit) -> Iterator[Finding]:
     """Return findings where the data may not determine the estimate."""
-    findings = []
     for name in getattr(fit.transition, "free", ()):
         value, error = fit.values[name], fit.stderr[name]
         if not error < 0.5 * value:
             stated = f"{error:.2g}" if np.isfinite(error) else "unknown"
             message = f"{name} = {value:.3g} is uncertain (error {stated}): the likelihood is nearly flat."
             action = "Use more galaxies, gold labels (`gold`), or a family with fewer parameters (`family`)."
-            findings.append(Finding("parameter-uncertain", "caution", message, action))
+            yield Finding("parameter-uncertain", "caution", message, action)
     if fit.family == "monotone" and fit.method not in ("gold", "conditional"):
         message = (
             "The monotone family assumes that the best resolved galaxies are labelled without bias, which labels "
             "alone cannot show."
         )
         action = "Give gold labels (`gold`), or compare with a family that has a formula (`family`)."
-        findings.append(Finding("best-resolved-unbiased-assumed", "caution", message, action))
+        yield Finding("best-resolved-unbiased-assumed", "caution", message, action)
     if fit.at_bound:
         message = (
             "A class fraction is 0 or 1: labels alone cannot separate bias from a missing class here. The errors of "
             "the other parameters are at this fixed fraction."
         )
-        findings.append(Finding("fraction-at-bound", "caution", message, "Give gold labels (`gold`)."))
-    return findings
+        yield Finding("fraction-at-bound", "caution", message, "Give gold labels (`gold`).")
 
 
-def _drift_findings(fit: TransitionFit) -> list[Finding]:
+def _drift_findings(fit: TransitionFit) -> Iterator[Finding]:
     """Return findings if the labels do not drift with α, or no T(α) explains some of them."""
-    findings, labels, weights = [], fit.labels, fit.sample.weights
+    labels, weights = fit.labels, fit.sample.weights
     resolved, (first, second) = fit.alpha > 0, fit.sample.classes[:2]
     impossible = int(np.sum(~resolved & (labels == DISK)))
     if impossible:
         message = f"{impossible:,} galaxies at α = 0 are labelled {second}, although nothing can be seen there."
-        findings.append(Finding("seen-at-alpha-zero", "caution", message, "Check their radii."))
+        yield Finding("seen-at-alpha-zero", "caution", message, "Check their radii.")
     seen = log_of(fit.label_probabilities[np.arange(labels.size), labels])
     totals = np.bincount(labels[resolved], weights=weights[resolved], minlength=fit.sample.n_classes)
     gain = float((weights * seen)[resolved].sum() - np.sum(xlogy(totals, totals / totals.sum())))
@@ -122,12 +120,11 @@ def _drift_findings(fit: TransitionFit) -> list[Finding]:
     if falls and np.corrcoef(labels[resolved] == DISK, np.log(fit.alpha[resolved]))[0, 1] * labels.size**0.5 < -3:
         message = f"The {second} fraction of the labels falls with α, the opposite of resolution bias."
         action = f"Check that {first} and {second} are not exchanged; otherwise give gold labels (`gold`)."
-        findings.append(Finding("drift-reversed", "problem", message, action))
+        yield Finding("drift-reversed", "problem", message, action)
     elif gain < SIGNIFICANT_GAIN:
         message = (
             f"The labels do not drift significantly with α: the log-likelihood is {gain:.1f} above that of constant "
             f"fractions, so {next(iter(fit.space.names), fit.family)} is an upper limit at most."
         )
         action = "Do not correct these labels unless gold labels (`gold`) show a bias."
-        findings.append(Finding("no-drift", "caution", message, action))
-    return findings
+        yield Finding("no-drift", "caution", message, action)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,6 @@ _BY_COLUMNS = "class fractions depend on α beyond what the intrinsic columns ex
 _SHOWN = 2
 
 
-@dataclass(frozen=True, repr=False)
 class FamilyComparison(Result):
     """Families fitted to the same data.
 
@@ -209,10 +208,10 @@ def compared(sample: Sample, families: Sequence[Any], settings: Settings) -> Fam
     return FamilyComparison(fits, p_value, failed)
 
 
-def group_findings(sample: Sample, name: str, groups: np.ndarray) -> Findings:
+def group_findings(sample: Sample, name: str, groups: np.ndarray) -> Iterator[Finding]:
     """Warn if surveys, or other groups, of 200 galaxies or more differ in bias curve or class fractions (Wald, 1 %)."""
     if sample.n_classes != 2:
-        return ()
+        return
     points, precisions, shown = [], [], []
     alone = Sample.of(sample.labels, sample.alpha, classes=sample.classes, weights=sample.weights)
     for group in np.unique(groups):
@@ -227,20 +226,20 @@ def group_findings(sample: Sample, name: str, groups: np.ndarray) -> Findings:
         precisions.append(np.linalg.inv(fit.covariance))
         shown.append(f"{group}: θ {fit.transition.parameters()['theta']:.1f}, {fit.probabilities()[0, DISK]:.2f}")
     if len(points) < 2:
-        return ()
+        return
     both = list(zip(precisions, points, strict=True))
     mean = np.linalg.solve(sum(precisions), sum(precision @ point for precision, point in both))
     apart = sum(float((point - mean) @ precision @ (point - mean)) for precision, point in both)
     p_value = float(chdtrc(2 * (len(points) - 1), apart))
     if p_value >= LEVEL:
-        return ()
+        return
     of = sample.classes[DISK]
     message = (
         f"The values of {name} differ in bias curve or {of} fraction (p = {p_value:.1g}; Rayleigh θ and {of} fraction "
         f"by labels alone: {'; '.join(shown[:4])}). One curve for all is wrong for each of them."
     )
     action = f"Estimate T(α) for each alone (`where`, such as {name}=...)."
-    return (Finding("surveys-differ", "caution", message, action),)
+    yield Finding("surveys-differ", "caution", message, action)
 
 
 def ignored_findings(fit: TransitionFit, seen: Mapping[str, np.ndarray]) -> list[Finding]:
@@ -326,7 +325,6 @@ def _gain(wide: np.ndarray, base: np.ndarray, truth: np.ndarray, w: np.ndarray) 
     return max(0.0, log_likelihood(wide) - log_likelihood(base))
 
 
-@dataclass(frozen=True, repr=False)
 class ConfoundingCheck(Result):
     """Whether true class fractions depend on α.
 

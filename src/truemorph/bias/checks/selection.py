@@ -3,9 +3,7 @@
 Experts often classify bright, nearby or peculiar galaxies first.
 """
 
-from __future__ import annotations
-
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from scipy.special import chdtrc
@@ -109,36 +107,36 @@ def equal_labels(sample: Sample) -> bool:
     return bool(np.all(sample.gold[has_gold] == sample.labels[has_gold]))
 
 
-def _copies(sample: Sample) -> list[Finding]:
+def _copies(sample: Sample) -> Iterator[Finding]:
     """Warn if gold labels are likely to be copies of the observed ones."""
     if not equal_labels(sample):
-        return []
+        return
     message = (
         f"All {sample.known.sum():,} gold labels equal the observed labels, at every α. The labels may be unbiased, "
         "but more likely the gold labels are copies of them, or rest on the same votes."
     )
     action = "Check where the gold labels come from; give classes from experts or better images."
-    return [Finding("gold-equals-labels", "caution", message, action)]
+    yield Finding("gold-equals-labels", "caution", message, action)
 
 
-def _unlike(sample: Sample) -> list[Finding]:
+def _unlike(sample: Sample) -> Iterator[Finding]:
     """Warn if gold labels hardly agree with the observed ones above the median of α, where these should be right."""
     rows = sample.known & (sample.alpha > np.median(sample.alpha))
     gold, labels = sample.gold[rows], sample.labels[rows]
     if sample.n_classes != 2 or gold.size < _GOLD_PER_PART or not gold.std() * labels.std():
-        return []
+        return
     agreement, error = np.corrcoef(gold, labels)[0, 1], 1 / np.sqrt(gold.size - 3)  # Fisher's, of artanh
     if np.tanh(np.arctanh(np.clip(agreement, -0.99, 0.99)) + 1.645 * error) > _LEAST_AGREEMENT:
-        return []
+        return
     message = (
         f"Even where galaxies are better resolved, {gold.size:,} gold labels hardly agree with the observed labels "
         f"(correlation {agreement:.2f} ± {error:.2f}): rows may be mismatched, classes exchanged or defined otherwise."
     )
     action = "Check which galaxies and classes the gold labels are of: ids, order of answers, definition."
-    return [Finding("gold-unlike-labels", "caution", message, action)]
+    yield Finding("gold-unlike-labels", "caution", message, action)
 
 
-def _gaps(name: str, alpha: np.ndarray, has_gold: np.ndarray) -> list[Finding]:
+def _gaps(name: str, alpha: np.ndarray, has_gold: np.ndarray) -> Iterator[Finding]:
     """Say where no galaxy has a gold label: runs in α, or in a column, that are longer than chance would give."""
     n, n_gold = alpha.size, int(has_gold.sum())
     # At random, one of n gold labels begins a gap longer than a fraction t with probability n (1 - t)^n at most.
@@ -148,30 +146,29 @@ def _gaps(name: str, alpha: np.ndarray, has_gold: np.ndarray) -> list[Finding]:
     begin, end = np.searchsorted(order, limits[:-1], "right"), np.searchsorted(order, limits[1:], "left")
     wide = np.flatnonzero(end - begin > longest * n)
     if not wide.size:
-        return []
+        return
     where = ", ".join(f"from {order[begin[k]]:.3g} to {order[end[k] - 1]:.3g}" for k in wide)
     message = (
         f"No galaxy has a gold label at {name} {where}, where {(end - begin)[wide].sum() / n:.0%} of the galaxies are. "
         "Fractions and T(α) there are extrapolations, and fractions of all galaxies rest on them."
     )
     action = "Give gold labels there too, or leave these galaxies out (`where`)."
-    return [Finding("gold-gap", "caution", message, action)]
+    yield Finding("gold-gap", "caution", message, action)
 
 
-def _known_selection(probability: np.ndarray, has_gold: np.ndarray) -> list[Finding]:
+def _known_selection(probability: np.ndarray, has_gold: np.ndarray) -> Iterator[Finding]:
     """Return that gold labels were chosen with known probabilities, and whether some galaxies could not be chosen."""
     chosen, never = probability[has_gold], int(np.sum(probability == 0))
     chances = f"known probabilities ({chosen.min():.2g} to {chosen.max():.2g})"
     message = f"Galaxies were selected for gold labels with {chances}, which the estimate takes into account."
-    findings = [Finding("selection-known", "note", message)]
+    yield Finding("selection-known", "note", message)
     if never:
         message = (
             f"{never:,} of {probability.size:,} galaxies could not be selected for a gold label, for lack of an image "
             "for example. Their classes are predicted from galaxies of the same label and α."
         )
         action = "Leave them out (`where`), or find their images."
-        findings.append(Finding("gold-cannot-reach", "caution", message, action))
-    return findings
+        yield Finding("gold-cannot-reach", "caution", message, action)
 
 
 def balance_findings(columns: Mapping[str, np.ndarray], sample: Sample) -> list[Finding]:
@@ -222,7 +219,7 @@ def _parts(stratum: np.ndarray, has_gold: np.ndarray) -> np.ndarray:
     drawn = np.bincount(stratum[has_gold], minlength=stratum.max() + 1)
     count = int(np.clip(drawn.sum() // _GOLD_PER_PART, 1, _PARTS))
     middle = np.cumsum(drawn) - 0.5 * drawn
-    return np.minimum(count * middle / drawn.sum(), count - 1).astype(np.int64)[stratum]
+    return np.minimum(count * middle / drawn.sum(), count - 1).astype(int)[stratum]
 
 
 def _excess(

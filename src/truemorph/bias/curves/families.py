@@ -1,7 +1,5 @@
 """The families of T(α) by name, and their format in files."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

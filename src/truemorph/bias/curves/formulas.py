@@ -325,7 +325,7 @@ class MonotoneTransition(FlipTransition):
         if isinstance(knots, int | np.integer):
             margin = 0.25 / max(knots, 1)
             knots = np.quantile(search.alpha, np.clip(np.linspace(0, 1, max(knots, 1)), margin, 1 - margin)).tolist()
-        at = np.unique(np.asarray(knots, dtype=np.float64))
+        at = np.unique(np.asarray(knots, float))
         if at.size < 2:
             raise InputError("a monotone T(alpha) needs at least 2 knots at different alpha")
         n_free = at.size - int(search.anchored)

@@ -1,7 +1,5 @@
 """Bias curve by logistic regression on α and other observables."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

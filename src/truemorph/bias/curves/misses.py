@@ -1,7 +1,5 @@
 """T(α) of gold labels: how experts themselves miss classes, measured with degraded copies."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

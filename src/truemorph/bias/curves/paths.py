@@ -1,7 +1,5 @@
 """Bias curve of the paths through a decision tree: logistic regressions on α and other observables at each gate."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import product
 from typing import Any

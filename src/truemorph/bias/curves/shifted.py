@@ -1,7 +1,5 @@
 """Bias curves in α that other observables shift, such as surface brightness, and curves that errors of α blur."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Any
 

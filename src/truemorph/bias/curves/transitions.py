@@ -323,7 +323,7 @@ class FlipTransition(Transition):
         middle = np.log(np.median(positive))
         bounds_of["scale"] = (np.log(positive.min() * _SCALE_BELOW), np.log(positive.max() * _SCALE_ABOVE))
 
-        exponential = np.array([kind in ("scale", "shape") for kind in kinds.values()], dtype=bool)
+        exponential = np.array([kind in ("scale", "shape") for kind in kinds.values()], bool)
 
         def values(point: np.ndarray) -> np.ndarray:
             return np.where(exponential, np.exp(np.clip(point, -700, 700)), expit(point))

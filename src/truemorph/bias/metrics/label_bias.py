@@ -6,12 +6,10 @@ do not give zero but about 1/sqrt(objects per bin), and a bootstrap inflates the
 floor and the excess above it.
 """
 
-from __future__ import annotations
-
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import chain
 from typing import Any, Literal
 
@@ -37,7 +35,6 @@ COLUMNS = ("labels", "value", "bootstrap", "floor", "errors above", "above floor
 FLOOR = "the value of labels that do not depend on α (shuffled labels)"
 
 
-@dataclass(frozen=True, repr=False)
 class BiasResult(Result):
     """A bias metric with its error and floor.
 
@@ -329,7 +326,7 @@ def cv18(
 
     def permute(generator: np.random.Generator) -> float:
         """Shuffle objects within their leaves."""
-        shuffled, permutation = generator.permutation(n), np.empty(n, dtype=np.int64)
+        shuffled, permutation = generator.permutation(n), np.empty(n, int)
         permutation[in_leaves] = shuffled[np.argsort(cut.leaf[shuffled], kind="stable")]
         return _drift(cut.fractions([column[permutation] for column in shares]), at)
 
@@ -343,7 +340,7 @@ def cv18(
     # Variances add, so the floor to subtract in quadrature is the root mean square.
     floor = float(np.sqrt(np.mean(permuted**2))) if permutations else np.nan
     smallest = int(np.diff(cut.edges, axis=1).min())
-    findings = _limits(bootstrap - len(resampled), bootstrap, bins, smallest, n_dropped)
+    findings = [*_limits(bootstrap - len(resampled), bootstrap, bins, smallest, n_dropped)]
     if n_classes < 2:
         message = "All labels are of one class, so they cannot show any drift."
         findings.append(Finding("one-class", "problem", message, "Check them; for a model, use its probabilities."))
@@ -362,19 +359,17 @@ def cv18(
     )
 
 
-def _limits(failed: int, bootstrap: int, bins: int, smallest: int, n_dropped: int) -> list[Finding]:
+def _limits(failed: int, bootstrap: int, bins: int, smallest: int, n_dropped: int) -> Iterator[Finding]:
     """Return findings about resamples that failed, the smallest bin, and galaxies that were left out."""
-    findings = []
     if failed:
         message = f"{failed} of {bootstrap} bootstrap resamples had a leaf too small for {bins} bins and were left out."
         action = "Use fewer bins (`bins`) or a smaller tree (`depth`)."
-        findings.append(Finding("resamples-failed", "note", message, action))
+        yield Finding("resamples-failed", "note", message, action)
     if smallest < MINIMUM_PER_BIN:
         smaller = f"{smallest} galaxies (at least {MINIMUM_PER_BIN} are recommended)"
         message = f"The bias metric's smallest bin has {smaller}: its value is mostly sampling noise."
         action = "Quote the excess above the floor, or use fewer bins (`bins`) or a smaller tree (`depth`)."
-        findings.append(Finding("few-galaxies-per-bin", "caution", message, action))
+        yield Finding("few-galaxies-per-bin", "caution", message, action)
     if n_dropped:
         message = f"{n_dropped:,} galaxies were left out because a label or column is missing."
-        findings.append(Finding("rows-left-out", "note", message))
-    return findings
+        yield Finding("rows-left-out", "note", message)

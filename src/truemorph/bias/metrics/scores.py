@@ -1,7 +1,5 @@
 """Scores of labels and probabilities against known classes."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from truemorph.arrays import rms
@@ -63,7 +61,7 @@ def score(
     out["fraction_rms_hard"] = fraction_error(truth, labels, alpha)
     if p is not None:
         # With calibrated probabilities, balanced accuracy is highest for a threshold at the class fraction.
-        out["balanced_accuracy_at_fraction"] = balanced_accuracy(truth, (p > p.mean()).astype(np.int64))
+        out["balanced_accuracy_at_fraction"] = balanced_accuracy(truth, (p > p.mean()).astype(int))
         out["auc"] = float(roc_auc_score(truth, p))
         out["log_loss"] = float(log_loss(truth, np.clip(p, _LEAST, 1 - _LEAST), labels=[0, 1]))
         out["calibration_error"] = calibration_error(truth, p)

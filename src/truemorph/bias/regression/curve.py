@@ -1,7 +1,5 @@
 """Fit T(α) to gold labels, whose weights are calibrated with the help of all galaxies."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property

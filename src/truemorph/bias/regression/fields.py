@@ -4,8 +4,6 @@ Galaxies of one field (a pointing of HST, a plate of spectra) have more in commo
 fields say less than as many of random galaxies.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from scipy.spatial import KDTree
 

@@ -48,7 +48,7 @@ def quadratic(column: np.ndarray) -> np.ndarray:
     """Return a standardised column and its square as covariates, shape (N, 2); of G groups, G indicators."""
     if isinstance(column, Groups):
         numbers = np.asarray(column)
-        return (numbers[:, None] == np.unique(numbers)).astype(np.float64)
+        return (numbers[:, None] == np.unique(numbers)).astype(float)
     standard = (column - column.mean()) / (column.std() or 1.0)
     return np.column_stack([standard, standard**2 - 1])
 
@@ -240,7 +240,7 @@ def _moves_by_fields(
     variances = class_variances(p) * weights[:, None, None]
     residuals = (weights[:, None] * (targets - p))[:, 1:]
     numbers, k = np.unique(fields[fields >= 0]), coefficients.shape[0]
-    inside = (fields[:, None] == numbers).astype(np.float64)
+    inside = (fields[:, None] == numbers).astype(float)
     # Derivatives of each field's sum of scores, ((K - 1) Q, F, K - 1), and of its sum of residuals by its own u.
     slopes = np.einsum("nq,nf,nab->aqfb", design, inside, variances).reshape(-1, numbers.size * k)
     own = np.einsum("nf,nab->fab", inside, variances)

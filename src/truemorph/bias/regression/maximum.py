@@ -5,8 +5,6 @@ soft labels: Newton's method (scikit-learn's needs hard labels and gives no info
 both).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

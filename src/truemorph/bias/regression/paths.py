@@ -6,8 +6,6 @@ Dempster, Laird & Rubin 1977, JRSS B 39, 1), with one pseudo-observation more. T
 (Laplace), or, with weights, the sandwich.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product

@@ -1,7 +1,5 @@
 """Engines compute p(y | x), with one interface."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import sys

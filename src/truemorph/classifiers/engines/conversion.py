@@ -1,7 +1,5 @@
 """Convert networks to OpenVINO, in float32; needs torch. What is changed here needs another `CONVERSION`."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterator
 from typing import Any

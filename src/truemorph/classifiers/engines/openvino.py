@@ -4,8 +4,6 @@ They are found by the model's checksum, the version of OpenVINO and that of the 
 exported model has them in its own folder, which is read only where they can't be made: where torch is not installed.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

@@ -1,7 +1,5 @@
 """PyTorch, on a GPU if available, in float32 or bf16."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 
