@@ -64,7 +64,7 @@ class _Lines(tqdm):
 
 def say(text: str, level: int = logging.INFO) -> None:
     """Print one line on standard error, with time and level where that is no terminal."""
-    _LOG.log(level, "%s", textwrap.shorten(printable(text), _LONGEST, placeholder=" …"))
+    _LOG.log(level, "%s", textwrap.shorten(printable(" ".join(text.split())), _LONGEST, placeholder=" …"))
 
 
 def tell(text: str) -> None:

@@ -240,8 +240,8 @@ class Tree(BaseModel, frozen=True, extra="forbid"):
                     )
             if len(paths) > MOST_PATHS:
                 raise ValueError(
-                    f"question {question!r}: there are more than {MOST_PATHS} paths to its answers, which can't be "
-                    "told apart; ask it after fewer answers"
+                    f"question {question!r}: there are more than {MOST_PATHS} paths to its answers, the most "
+                    "that can be told apart; ask it after fewer answers"
                 )
         return paths
 

@@ -47,7 +47,7 @@ def test_the_posterior_equals_bayes_theorem(p_disk, alpha):
     ("p", "labels", "transition", "says"),
     [
         ([[0.5, 0.5]] * 2, [0, 2], RayleighTransition(5.0), "row 1"),
-        ([[-3.0, 4.0]], [0], RayleighTransition(5.0), "logits are not"),
+        ([[-3.0, 4.0]], [0], RayleighTransition(5.0), "are they logits"),
         ([[0.3, 0.3, 0.4]], [1], MatrixTransition(((1, 0, 0), (0.5, 0, 0.5), (0, 0, 1))), "row 0 is impossible"),
     ],
 )

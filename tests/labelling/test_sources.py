@@ -362,7 +362,7 @@ def test_unusable_sources_raise_errors(model, pictures, tmp_path):
         ("absent", "no such file or folder", {}),
         ("empty", "no images", {}),
         ("list.txt", "the list is empty", {}),
-        ("twice.txt", "share an id", {}),
+        ("twice.txt", "a.jpg is listed twice", {}),
         ("mixed", "holds images and tar files", {}),
         ("columns.csv", "`image_column`", {}),
         ("table.csv", "`shard`", {"shard": (3, 2)}),

@@ -20,9 +20,9 @@ from truemorph.report.page import (
     Section,
     in_order,
     inline_svg,
-    render_page,
     verdict,
     write_illustrations,
+    write_page,
 )
 
 NOTE, CAUTION = Finding("b", "note", "By the way."), Finding("a", "caution", "Too few. Quite.", "Add.")
@@ -67,7 +67,8 @@ def test_figures_are_numbered_and_files_too(tmp_path):
     drawn = {f"{name}.{kind}" for name in ("two_1", "two_2", "line") for kind in ("pdf", "png")}
     assert {one.name for one in tmp_path.iterdir()} == drawn | {"line.ecsv"}
     assert read_table(tmp_path / "line.ecsv").frame["x"].to_list() == [0.5, 1.0]
-    html = render_page(Page("t", "a", first=illustration(), sections=[Section("s", figures=[both])]))
+    page = Page("t", "a", first=illustration(), sections=[Section("s", figures=[both])])
+    html = write_page(page, tmp_path / "t.html").read_text()
     assert html.index("Figure 1.") < html.index("Figure 2.")
     assert html.count("<svg") == 3
 

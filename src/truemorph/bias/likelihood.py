@@ -64,7 +64,7 @@ def check_columns(values: Array, name: str, n: int) -> np.ndarray:
     columns = columns[:, None] if columns.ndim == 1 else columns
     if columns.ndim != 2 or columns.shape[0] != n or columns.shape[1] == 0:
         raise InputError(f"{name} must have shape ({n}, P), one row per galaxy; got {columns.shape}")
-    check_rows(np.isfinite(columns).all(axis=1), f"{name} must be finite in every row (remove the others)")
+    check_rows(np.isfinite(columns).all(axis=1), f"{name} must be finite (remove galaxies where it is not)")
     return columns
 
 
@@ -206,7 +206,7 @@ def posterior(
         if probabilities.ndim != 2 or probabilities.shape[1] != transition.n_classes:
             raise InputError(f"probabilities must have shape (N, {transition.n_classes}); got {probabilities.shape}")
         inside = ((probabilities >= -1e-6) & (probabilities <= 1 + 1e-6)).all(axis=1)
-        check_rows(inside, "probabilities must be between 0 and 1 (logits are not)")
+        check_rows(inside, "probabilities must be between 0 and 1 (are they logits?)")
         check_rows(np.abs(probabilities.sum(axis=1) - 1) <= 1e-3, "probabilities must sum to 1 in each row")
         of_tree = np.ndim(labels) == 2 and isinstance(transition, TreeTransition)
         labels = float_array(labels, "labels") if of_tree else check_labels(labels, transition.n_classes)

@@ -84,7 +84,7 @@ def resolution(radius: Any, psf_fwhm: Any, psf: PsfUnit = "sigma") -> np.ndarray
     width = np.broadcast_to(width, radius.shape)
     for name, values in (("radius", radius), ("psf_fwhm", width)):
         good = np.isfinite(values) & (values > 0)
-        check_rows(good, f"{name} must be positive (arcsec; drop or correct other rows)", values)
+        check_rows(good, f"{name} must be positive (arcsec; drop or correct rows where it is not)", values)
     if psf not in ("sigma", "fwhm"):
         raise InputError(f'psf must be "sigma" or "fwhm"; got {psf!r}')
     return radius / (width / FWHM_PER_SIGMA if psf == "sigma" else width)

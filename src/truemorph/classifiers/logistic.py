@@ -129,7 +129,7 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
         weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         mean = np.average(X, axis=0, weights=weights)
         scale = np.sqrt(np.average((X - mean) ** 2, axis=0, weights=weights))
-        scale = np.where(scale > 1e-9 * np.abs(mean), scale, 1.0)  # a mean of equal values may differ from them
+        scale = np.where(scale > 1e-12 * np.abs(mean), scale, 1.0)  # a mean of equal values may differ from them
         design = np.column_stack([np.ones(len(X)), (X - mean) / scale])
         mixture = Mixture(space, labels, alpha, weights, design, 1 / self.C, evidence=evidence)
         fitted = fit_mixture(mixture, steps=self.max_iter)

@@ -1,5 +1,7 @@
 """truemorph benchmark: a leaderboard of methods on data whose truth is known."""
 
+from __future__ import annotations
+
 import os
 from pathlib import Path
 from typing import Any, Literal

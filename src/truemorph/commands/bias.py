@@ -1,5 +1,7 @@
 """truemorph bias: how much class fractions change with resolution."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from pathlib import Path

@@ -1,5 +1,7 @@
 """truemorph cite: what to cite."""
 
+from __future__ import annotations
+
 from truemorph.arguments import validated
 from truemorph.citation import BIBTEX
 from truemorph.results import PlainResult

@@ -5,6 +5,8 @@ on galaxies that no network trained on. Of a question of a decision tree, such a
 tree and a few hundred gold labels.
 """
 
+from __future__ import annotations
+
 import shutil
 from dataclasses import replace
 from itertools import repeat

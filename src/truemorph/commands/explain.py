@@ -1,5 +1,7 @@
 """truemorph explain: the pixels that classifiers use."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal

@@ -1,5 +1,7 @@
 """truemorph export: copy a model with its OpenVINO networks."""
 
+from __future__ import annotations
+
 import shutil
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """truemorph fetch: tables and images of public archives."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,5 +1,7 @@
 """truemorph gold: choose galaxies for gold labels, label them on a local page, and bring them into a catalogue."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace

@@ -1,5 +1,7 @@
 """truemorph label: label images or a catalogue with a model."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

@@ -1,5 +1,7 @@
 """truemorph report: one page of evidence."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 from truemorph.arguments import Shown, validated

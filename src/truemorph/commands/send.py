@@ -1,5 +1,7 @@
 """truemorph send: a table to TOPCAT, Aladin or DS9."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 from truemorph.arguments import Table, validated

@@ -1,5 +1,7 @@
 """truemorph transition: the bias curve T(α) of a catalogue."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory

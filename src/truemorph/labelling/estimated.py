@@ -55,6 +55,8 @@ class Estimated(Classifier):
             "questions": [asked and asked.to_dict()],
             "catalogue": {"source": Path(source).name, "rows": curve.get("galaxies"), **about},
             "training": {"classifier": "logistic"},
+            "members": 1,
+            "metrics": {},
         }
         weights = {"coef": np.zeros((len(classes), 1)), "intercept": logits}
         seen = pl.DataFrame(schema={"object_id": pl.String, "role": pl.String, "fold": pl.Int64})

@@ -194,9 +194,11 @@ def _files(path: Path, root: Path, names: list[str]) -> Source:
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such folder of images")
-    shown = pl.Series("path", [shown_path(os.path.normpath(name)) for name in names])
+    shown = pl.Series([shown_path(os.path.normpath(name)) for name in names])
     ids = base_names(shown)
-    ids = object_ids(ids.zip_with(~ids.is_duplicated(), shown), str(path))
+    ids = ids.zip_with(~ids.is_duplicated(), shown)
+    if len(repeated := ids.filter(ids.is_duplicated())):
+        raise InputError(f"{path}: {repeated[0]} is listed twice; list each image once")
     frame = pl.DataFrame({"object_id": ids, "image": [os.fsencode(name) for name in names]})
     return Source(_cut(frame, root, "image"), root, path, CatalogTable(frame))
 

@@ -1,5 +1,7 @@
 """What a report is to show."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -264,8 +264,15 @@ def _code(text: str) -> Markup:
     return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(Markup.escape(text)).replace(" %", "\u00a0%")))
 
 
-def render_page(page: Page) -> str:
-    """The page as text; all of the user's text is escaped."""
+def folder_beside(page: Path) -> Path:
+    """Return the folder of a page's files; InputError if the page has not the name of an HTML file."""
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"{page}: a report is an .html file")
+    return page.with_name(f"{page.stem}_files")
+
+
+def write_page(page: Page, path: Path) -> Path:
+    """Write the page, whole or not at all; all of the user's text is escaped."""
     environment = Environment(
         loader=PackageLoader("truemorph.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -273,7 +280,7 @@ def render_page(page: Page) -> str:
     room = files("truemorph.report") / "templates"
     style, script = ((room / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template("report.html").render(
+    text = environment.get_template("report.html").render(
         page=page,
         signs=_SIGNS,
         style=Markup(style),
@@ -283,15 +290,4 @@ def render_page(page: Page) -> str:
         version=__version__,
         libraries={"Python": platform.python_version(), **installed_versions("numpy", "torch", "timm")},
     )
-
-
-def folder_beside(page: Path) -> Path:
-    """Return the folder of a page's files; InputError if the page has not the name of an HTML file."""
-    if page.suffix.lower() not in (".html", ".htm"):
-        raise InputError(f"{page}: a report is an .html file")
-    return page.with_name(f"{page.stem}_files")
-
-
-def write_page(page: Page, path: Path) -> Path:
-    """Write the page, whole or not at all."""
-    return write_file(path, render_page(page))
+    return write_file(path, text)

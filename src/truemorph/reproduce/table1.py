@@ -141,16 +141,18 @@ def table_rows(measurement: Measured, bias: Mapping[str, BiasResult | None], pai
     for (name, labels), row in zip(measurement.sets.items(), table.iter_rows(named=True), strict=True):
         paper = TABLE_1[name]
         difference, error = from_gz2b.get(name, (None, None))
-        added = {
-            "name": name,
-            "letter": paper.letter,
-            "one_class": one_class(labels),
-            "from_gz2b": difference,
-            "from_gz2b_std": error,
-            "paper": paper.cv18,
-            "paper_std": paper.stderr,
-        }
-        rows.append(row | added)
+        rows.append(
+            row
+            | {
+                "name": name,
+                "letter": paper.letter,
+                "one_class": one_class(labels),
+                "from_gz2b": difference,
+                "from_gz2b_std": error,
+                "paper": paper.cv18,
+                "paper_std": paper.stderr,
+            }
+        )
     return rows
 
 
@@ -184,17 +186,18 @@ def compare_pairs(measurement: Measured, tree: BiasTree) -> list[Values]:
         paper = TABLE_1[later].cv18 - TABLE_1[earlier].cv18
         paper_error = np.hypot(TABLE_1[later].stderr, TABLE_1[earlier].stderr)
         counts = abs(paper) > paper_error and np.isfinite(difference) and not (one_class(first) or one_class(second))
-        pair = {
-            "earlier": earlier,
-            "later": later,
-            "galaxies": both.sum(),
-            "difference": difference,
-            "stderr": np.nanstd(apart[1:]) if np.isfinite(apart[1:]).any() else None,
-            "paper": paper,
-            "paper_stderr": paper_error,
-            "as_in_the_paper": (difference > 0) == (paper > 0) if counts and tree.intrinsic.size else None,
-        }
-        pairs.append(pair)
+        pairs.append(
+            {
+                "earlier": earlier,
+                "later": later,
+                "galaxies": both.sum(),
+                "difference": difference,
+                "stderr": np.nanstd(apart[1:]) if np.isfinite(apart[1:]).any() else None,
+                "paper": paper,
+                "paper_stderr": paper_error,
+                "as_in_the_paper": (difference > 0) == (paper > 0) if counts and tree.intrinsic.size else None,
+            }
+        )
     return pairs
 
 

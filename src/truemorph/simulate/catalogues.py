@@ -1,5 +1,7 @@
 """Simulate catalogues with known classes and without images, friendly or not, to test error bars."""
 
+from __future__ import annotations
+
 from typing import Annotated, Literal
 
 import numpy as np

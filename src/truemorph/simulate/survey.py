@@ -7,6 +7,8 @@ PSF (Erwin 2018, MNRAS 474, 5372), arms if they are strong and the galaxy is res
 galaxies. Volunteers are asked only what follows from their answers before.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 

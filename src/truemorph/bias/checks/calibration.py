@@ -229,6 +229,7 @@ class _Cells:
     """One outcome of one group, in bins of a column."""
 
     name: str
+    group: int
     outcome: int
     members: csr_array  # (B, n): 1 for the galaxies in each bin
 
@@ -248,7 +249,7 @@ def _cells(outcomes: _Outcomes, *columns: np.ndarray) -> list[_Cells]:
                 side = round(bins ** (1 / len(columns)))
                 parts = [part for whole in parts for part in _divided(whole, column, information, side)]
             places = np.ones(rows.size), np.concatenate(parts), np.cumsum([0, *map(len, parts)])
-            cells.append(_Cells(name, outcome, csr_array(places, (len(parts), outcomes.group.size))))
+            cells.append(_Cells(name, group, outcome, csr_array(places, (len(parts), outcomes.group.size))))
     return cells
 
 
@@ -281,8 +282,11 @@ def _chi_squared(outcomes: _Outcomes, cells: list[_Cells]) -> tuple[float, int]:
         sums.append((residual, *(members @ (weight * slopes[:, :, k]).T for weight in (w, w**2))))
         row = []
         for other in cells:
-            scatter = w**2 * p[:, k] * ((k == other.outcome) - p[:, other.outcome])
-            row.append((members.multiply(scatter) @ other.members.T).toarray())
+            block: np.ndarray = np.zeros((members.shape[0], other.members.shape[0]))
+            if cell.group == other.group:
+                scatter = w**2 * p[:, k] * ((k == other.outcome) - p[:, other.outcome])
+                block = (members.multiply(scatter) @ other.members.T).toarray()
+            row.append(block)
         blocks.append(row)
     e, j, c = map(np.concatenate, zip(*sums, strict=True))
     scaled = slopes / np.sqrt(np.maximum(p, 1e-12))

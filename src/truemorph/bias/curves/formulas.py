@@ -215,7 +215,7 @@ class MatrixTransition(Transition):
     def log_matrix(self, alpha: Array) -> Array:
         """Return log p(ỹ | y), repeated for each galaxy, shape (N, K, K)."""
         alpha = as_resolution(alpha)
-        log_values = log_of(like(alpha, self.values))
+        log_values = like(alpha, log_of(np.array(self.values)))
         return array_namespace(alpha).broadcast_to(log_values, (alpha.shape[0], *log_values.shape))
 
     @classmethod

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from truemorph.arrays import rms
 from truemorph.bias.binning import Bins, choose_bins
 from truemorph.bias.metrics.label_bias import cv18
 
@@ -31,13 +30,13 @@ def calibration_error(truth: np.ndarray, p: np.ndarray, bins: int = 15) -> float
 def fraction_error(truth: np.ndarray, p: np.ndarray, alpha: np.ndarray) -> float:
     """Return the rms error of the class fraction in fifths of α; `p` is labels or probabilities."""
     off = Bins.cut(alpha, 5).averages(p - truth)[0]
-    return rms(off)
+    return float(np.sqrt(np.mean(off**2)))
 
 
 def drift(p: np.ndarray, twins: list[np.ndarray], truth: np.ndarray) -> float:
     """Return the rms, over classes and `twins` (the same galaxies less well resolved), of the mean shift of p."""
     shifts = [np.mean(twin[truth == k] - p[truth == k]) for twin in twins for k in (0, 1) if np.any(truth == k)]
-    return rms(np.array(shifts))
+    return float(np.sqrt(np.mean(np.square(shifts))))
 
 
 def score(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.linalg import block_diag
@@ -25,10 +24,8 @@ from truemorph.bias.regression.maximum import (
     information_matrix,
     log_probabilities,
 )
+from truemorph.bias.sample import Sample
 from truemorph.workers import one_thread
-
-if TYPE_CHECKING:
-    from truemorph.bias.sample import Sample
 
 SAMPLES = 1000
 # Standard deviations (logit): of bin effects, which are averaged over; priors of other coefficients.
