@@ -141,18 +141,16 @@ def table_rows(measurement: Measured, bias: Mapping[str, BiasResult | None], pai
     for (name, labels), row in zip(measurement.sets.items(), table.iter_rows(named=True), strict=True):
         paper = TABLE_1[name]
         difference, error = from_gz2b.get(name, (None, None))
-        rows.append(
-            row
-            | {
-                "name": name,
-                "letter": paper.letter,
-                "one_class": one_class(labels),
-                "from_gz2b": difference,
-                "from_gz2b_std": error,
-                "paper": paper.cv18,
-                "paper_std": paper.stderr,
-            }
-        )
+        added = {
+            "name": name,
+            "letter": paper.letter,
+            "one_class": one_class(labels),
+            "from_gz2b": difference,
+            "from_gz2b_std": error,
+            "paper": paper.cv18,
+            "paper_std": paper.stderr,
+        }
+        rows.append(row | added)
     return rows
 
 
