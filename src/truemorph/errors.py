@@ -89,6 +89,6 @@ def nearest(name: str, existing: Sequence[str], what: str = "columns") -> str:
 
 def check_used(by: str, is_given: bool, **options: Any) -> None:
     """Refuse options that change nothing, because another one `by` which they are used is not given."""
-    unused = [f"`{name}`" for name, value in options.items() if value not in (None, (), "")]
+    unused = [f"`{name}`" for name, value in options.items() if value or value == 0]
     if unused and not is_given:
         raise InputError(f"{' and '.join(unused)} would change nothing without `{by}`; give that, too, or leave it out")

@@ -77,6 +77,9 @@ def test_a_second_run_requests_missing_images(sky, tmp_path, some):
     assert listed(tmp_path).height == 16
     with pytest.raises(InputError, match="64 pixels"):
         get(sky, tmp_path, some, pixels=128)
+    for _ in range(2):  # names stay as they are, also those that look like numbers
+        get(sky, tmp_path / "named", some[:1].select("ra", "dec", object_id=pl.lit("12.10")))
+    assert listed(tmp_path / "named")["object_id"].to_list() == ["12.10"]
 
 
 @pytest.mark.slow

@@ -55,3 +55,5 @@ def test_a_classifier_of_peak_brightness_drifts():
     assert found.shift[1] < found.shift[0] < 0
     assert found.drift == pytest.approx(np.sqrt(np.mean(found.shift**2)))
     np.testing.assert_array_equal(found.factors, [4.0, 8.0])
+    answers = iter([0.5, 0.4, np.nan])
+    assert np.isnan(resolution_drift(lambda _: np.full(8, next(answers)), pictures, np.full(8, 30.0), 12.0).drift)

@@ -20,6 +20,7 @@ from truemorph import (
 )
 from truemorph.bias.curves.families import FAMILIES, KNOWN_CURVES, transition_from_dict, transition_to_dict
 from truemorph.bias.curves.misses import misses_of_experts
+from truemorph.bias.curves.shifted import ShiftedTransition
 from truemorph.errors import InputError
 
 NAN = float("nan")
@@ -161,6 +162,7 @@ def test_dtypes_are_kept_and_integers_are_accepted():
         (lambda: MatrixTransition(((0.5, 0.6), (0.5, 0.5))), "sum to 1"),
         (lambda: RayleighTransition(5.0).matrix(np.array([1.0, -2.0])), "row 1"),
         (lambda: transition_from_dict({"family": "gauss"}), "unknown transition family"),
+        (lambda: ShiftedTransition(RayleighTransition(5.0), (None,), (22.0,)), "slopes"),
     ],
 )
 def test_invalid_input_raises_errors(make, says):

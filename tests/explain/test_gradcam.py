@@ -90,7 +90,7 @@ def test_only_members_that_did_not_see_a_galaxy_are_used():
         GradCam(Classifier(model.described, [weights], model.seen)).maps(pixels, 1) for weights in model.members
     )
     mean = (first + second + third) / 3
-    got = GradCam(warm).maps(pixels, 1, np.array([0, 2, -1]))
+    got = GradCam(warm).maps(pixels, 1, [0, 2, -1])
     np.testing.assert_allclose(got, [first[0], third[1], mean[2]], atol=1e-5)
     np.testing.assert_allclose(GradCam(model).maps(pixels, 1), mean, atol=1e-5)
 

@@ -24,7 +24,7 @@ from truemorph.errors import InputError, TruemorphError, nearest
 from truemorph.findings import Finding
 from truemorph.io import file_hash, write_file
 from truemorph.progress import progress
-from truemorph.tables import numeric_columns, read_columns, read_table
+from truemorph.tables import numeric_columns, read_table
 
 PER_SECOND = 2.0
 HIPS = tuple(f"CDS/P/HST/{name}" for name in ("color", "I", "SDSSz", "SDSSr", "R", "wideV", "V", "B"))
@@ -133,7 +133,10 @@ def _earlier(out: Path, query: str) -> dict[str, dict[str, Any]]:
     made = entry_of(path).get("query", query)
     if made != query:
         raise InputError(f"{out}: holds images with other settings ({made}); choose another folder (`out`)")
-    return {row["object_id"]: row for row in read_columns(path, _SCHEMA, nulls=True).iter_rows(named=True)}
+    try:
+        return {row["object_id"]: row for row in pl.read_csv(path, schema=_SCHEMA).iter_rows(named=True)}
+    except pl.exceptions.PolarsError as problem:
+        raise InputError(f"{path}: not readable as CSV; choose another folder (`out`)") from problem
 
 
 def _is_done(out: Path, place: dict[str, Any], row: dict[str, Any]) -> bool:

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from truemorph.arrays import rms
 from truemorph.errors import InputError
 from truemorph.findings import Findings
 from truemorph.images.degrade import degrade
@@ -135,6 +134,6 @@ def resolution_drift(
         shift=shift,
         stderr=changes.std(axis=1, ddof=1) / np.sqrt(changes.shape[1]),
         spread=np.sqrt(np.mean(changes**2, axis=1)),
-        drift=rms(shift),
+        drift=float(np.sqrt(np.mean(shift**2))),
         name=name,
     )

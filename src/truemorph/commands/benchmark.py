@@ -99,9 +99,9 @@ def run_benchmark(
     out : path
         Folder for leaderboard.json, .csv, .md, .html and .png, and for intermediate results.
     quick : bool
-        Use the plain and real worlds, six methods and one seed; takes minutes.
+        Use the plain and real worlds, a few methods and one seed; takes minutes.
     catalogue_only : bool
-        Use labels, votes and catalogue columns, without images; takes seconds.
+        Use labels, votes and catalogue columns, without images; takes a minute or two.
     question : "bar", optional
         Compare networks for bars, from votes along a decision tree, instead of smooth or disk.
     data : path, optional

@@ -243,9 +243,8 @@ class GradCam(TorchEngine):
         n_classes = len(self.model.classes)
         if explained.dtype.kind not in "iu" or np.any((explained < 0) | (explained >= n_classes)):
             raise InputError(f"classes must be numbers 0 to {n_classes - 1} ({', '.join(self.model.classes)})")
-        fold = np.full(len(pixels), -1) if members is None else members
         total = np.zeros((len(pixels), self.grid.cells, self.grid.cells))
-        used = self.model.members_used(fold)
+        used = self.model.members_used(np.broadcast_to(-1 if members is None else members, len(pixels)))
         for member, rows in enumerate(used):
             if rows.any():
                 total[rows] += self._of_member(pixels[rows], explained[rows], member)

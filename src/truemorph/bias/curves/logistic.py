@@ -75,13 +75,13 @@ class LogisticTransition(Transition):
 
     def __post_init__(self) -> None:
         # Labels that never occur are null in JSON, which has no NaN.
-        table = self._array("coefficients")
+        table = self._array("coefficients", missing=True)
         if table.ndim != 3 or table.shape[0] != table.shape[1] or table.shape[0] < 2:
             raise InputError(f"coefficients must have shape (K, K, J + 1) with K >= 2; got {table.shape}")
         for name in ("center", "scale"):
             if self._array(name).shape != (table.shape[2] - 1,):
                 raise InputError(f"{name} needs one entry for each of the {table.shape[2] - 1} observables")
-        if not all(np.isfinite(s) and s > 0 for s in self.scale):
+        if any(s <= 0 for s in self.scale):
             raise InputError(f"scale must be positive; got {self.scale}")
 
     @property

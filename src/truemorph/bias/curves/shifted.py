@@ -50,11 +50,9 @@ class ShiftedTransition(Transition):
     center: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        if len(self.slopes) != len(self.center) or self.curve.n_observables:
+        if self._array("slopes").shape != self._array("center").shape or self.curve.n_observables:
             raise InputError("give a curve in alpha alone, and a slope and a center of each observable")
         object.__setattr__(self, "family", self.curve.family)
-        for name in ("slopes", "center"):
-            self._array(name)
 
     @property
     def n_classes(self) -> int:

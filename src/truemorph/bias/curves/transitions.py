@@ -152,9 +152,11 @@ class Transition(ABC):
         """Return the parameters by name, for JSON."""
         return {field.name: plain(getattr(self, field.name)) for field in fields(self)}  # type: ignore[arg-type]
 
-    def _array(self, name: str) -> np.ndarray:
+    def _array(self, name: str, missing: bool = False) -> np.ndarray:
         """Return a parameter as an array, and keep it as nested tuples, which can be hashed."""
         array = float_array(getattr(self, name), name)
+        if not missing and not np.isfinite(array).all():
+            raise InputError(f"{name} must be finite; got {array}")
         object.__setattr__(self, name, tuples(array.tolist()))
         return array
 
@@ -279,7 +281,7 @@ class FlipTransition(Transition):
                 raise InputError(f"{name} must be a number; got {getattr(self, name)!r}") from None
             if kind == "probability" and not 0 <= value <= 1:
                 raise InputError(f"{name} must be a probability, 0 to 1; got {value}")
-            if kind != "probability" and not (np.isfinite(value) and value > 0):
+            if kind != "probability" and not 0 < value < np.inf:
                 raise InputError(f"{name} must be a positive number; got {value}")
             object.__setattr__(self, name, value)
 
