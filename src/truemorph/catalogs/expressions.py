@@ -6,6 +6,8 @@ NaN as larger than any number, lets integers overflow, and reads names such as `
 function, add it to `FUNCTIONS`.
 """
 
+from __future__ import annotations
+
 import operator
 import re
 from collections.abc import Callable, Iterator, Sequence
