@@ -38,7 +38,7 @@ The usual order is fetch, prepare, bias, transition, train, label, report. To tr
 # What to do after a command, by its arguments.
 _NEXT = {
     "prepare": "truemorph bias {out}",
-    "bias": "truemorph transition {catalogue} --out transition.json",
+    "bias": "truemorph transition {catalogue} --out transition.json (questions: --gold gold)",
     "transition": "truemorph label {out} {catalogue} --out labels.parquet (with images: truemorph train)",
     "train": "truemorph label {out} {catalogue} --out labels.parquet",
     "label": "truemorph report {model} --catalogue {source} --labels {out} --out report.html",

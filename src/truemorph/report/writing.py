@@ -145,7 +145,7 @@ def _told(evidence: Evidence) -> dict[str, Any]:
     measured: dict[str, Any] = {}
     if evidence.has_galaxies:
         measured = {
-            "definition": evidence.catalogue.metadata.get("definition"),
+            "definition": None if evidence.question else evidence.catalogue.metadata.get("definition"),
             "measured_on": evidence.which,
             "measure": evidence.tree.measure,
             "table": evidence.table.to_dicts(),
@@ -287,8 +287,9 @@ def _headline(evidence: Evidence) -> str:
             places = zip(evidence.ends, _places(evidence), strict=True)
             ends = (f"{percent(row['labelled'])}{place}" for row, place in places)
             return f"The observed {name} is {' and '.join(ends)}."
-        table = fractions_by(evidence.alpha, [evidence.view(evidence.observed)])
-        table = table.rename({"fraction": "labelled", "stderr": "labelled_stderr"})
+        table = fractions_by(evidence.alpha, [evidence.view(evidence.observed)]).rename(
+            {"fraction": "labelled", "stderr": "labelled_stderr"}
+        )
         low, high, corrected = table.row(0, named=True), table.row(-1, named=True), None
     rise = high["labelled"] - low["labelled"]
     error = np.hypot(low["labelled_stderr"], high["labelled_stderr"])
@@ -301,7 +302,7 @@ def _headline(evidence: Evidence) -> str:
     if corrected is not None and not lowest <= low["labelled"] <= low["highest"]:
         value = f"corrected, it is {_with_range(low, True)}"
         return f"The labels show a {name} of {percent(low['labelled'])} where resolution is poor; {value}."
-    course = "does not change" if abs(rise) <= 2 * error else "rises" if rise > 0 else "falls"
+    course = "does not change significantly" if abs(rise) <= 2 * error else "rises" if rise > 0 else "falls"
     both = f"{percent(low['labelled'])} in poorly and {percent(high['labelled'])} in well resolved galaxies"
     why = " This may be bias or a real trend." if course == "rises" else ""
     return f"The observed {name} {course} with resolution: it is {both}.{why}"

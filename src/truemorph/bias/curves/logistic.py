@@ -75,7 +75,7 @@ class LogisticTransition(Transition):
 
     def __post_init__(self) -> None:
         # Labels that never occur are null in JSON, which has no NaN.
-        table = self._array("coefficients", missing=True)
+        table = self._array("coefficients", True)
         if table.ndim != 3 or table.shape[0] != table.shape[1] or table.shape[0] < 2:
             raise InputError(f"coefficients must have shape (K, K, J + 1) with K >= 2; got {table.shape}")
         for name in ("center", "scale"):
