@@ -137,6 +137,14 @@ def test_the_error_at_a_bound_is_that_of_the_likelihood():
     assert loss(limit) - loss(1 - 1e-4) == pytest.approx(1.92, abs=0.15)
 
 
+@pytest.mark.parametrize(("drift", "gold", "code"), [(-0.4, 300, "assumed"), (0.0, 2_000, "tested")])
+def test_gold_labels_that_are_only_shown_settle_flat_fractions_if_they_exclude_a_change(drift, gold, code):
+    """In the first they show a change of 0.117 ± 0.048, which is not significant, but not excluded either."""
+    catalogue = tm.simulate_catalogue(10_000, drift=drift, gold=gold, seed=11)
+    found = codes(tm.estimate_transition(catalogue, compare=False))
+    assert {one for one in found if one.startswith("flat-fractions")} == {f"flat-fractions-{code}"}
+
+
 @pytest.mark.slow
 def test_the_monotone_family_prints_one_range():
     labels, alpha, _ = flipped_labels(2_000, seed=4, median=12)

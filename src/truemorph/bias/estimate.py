@@ -45,9 +45,9 @@ ABOUT = (
     *("rows_sha256", "question", "tree", "gold_rule", "other_labels", "weights"),
 )
 _RESAMPLES = 30
-# Gold labels that are only shown settle whether class fractions depend on α if so many are of each class, and if the
-# error of the change of the fraction is smaller than this.
-_FEWEST_OF_A_CLASS, _PRECISE = 20, 0.05
+# Gold labels that are only shown settle that class fractions do not depend on α if so many are of each class, and if
+# the change of the fraction and twice its error are together smaller than this.
+_FEWEST_OF_A_CLASS, _LARGEST_CHANGE = 20, 0.1
 
 
 class Estimate(Result):
@@ -341,8 +341,10 @@ def _with_findings(
         findings = tuple(replace(finding, severity="note") for finding in calibrated.findings)
     else:
         rejected = None if families is None or fit.family not in families.fits else families.rejected(fit.family)
-        settled = check is not None and not check.findings and check.drift_stderr < _PRECISE
-        findings, calibrated = diagnose(fit, rejected, check.statement if check is not None and settled else "", sample)
+        tested = ""
+        if check and not check.findings and abs(check.drift) + 2 * check.drift_stderr < _LARGEST_CHANGE:
+            tested = check.statement
+        findings, calibrated = diagnose(fit, rejected, tested, sample)
     return replace(fit, findings=findings), calibrated
 
 

@@ -484,7 +484,7 @@ def _check_with_gold(sample: Sample, u: np.ndarray, fractions: PopulationFractio
 
 def _verdict(drift: float, error: float, p_value: float, who: str, explained: str) -> ConfoundingCheck:
     """Return the result of both tests, of the change `drift` and of the dependence on α, `explained` in words."""
-    confounded = bool(abs(drift) > -ndtri(LEVEL / 2) * error and abs(drift) > _NOTICEABLE)
+    confounded = bool(abs(drift) > max(-ndtri(LEVEL / 2) * error, _NOTICEABLE))
     unexplained = p_value < LEVEL
     change = f"{'rises' if drift > 0 else 'falls'} by {abs(drift):.3f} ± {error:.3f}"
     statement = f"{who} that {change} from the worst to the best resolved third"
