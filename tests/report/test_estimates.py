@@ -70,6 +70,10 @@ def test_the_page_has_the_numbers_of_its_estimate(world, case):
         assert all(f">{low:.3f} to {high:.3f}</td>" in page for low, high in ends)
         *_, low, high = estimate.fractions.quoted["disk fraction"].total
         assert f"{low:.3f} to {high:.3f}" in content["answer"]
+    # Equations of what was used alone: no network was trained.
+    assert ("argmax" in page, "(eq. 5)" in page) == (not from_gold, estimate.transition.family == "rayleigh")
+    assert "(eq. 3)" not in page
+    assert ("<mtext>CV18" in page) == bool(options.intrinsic)
     assert {one["code"] for one in written["findings"]} <= {*codes(report)}
     assert {finding.code for finding in report.findings if finding.severity == "problem"} <= {
         finding.code for finding in estimate.findings if finding.severity == "problem"

@@ -69,6 +69,7 @@ def test_the_page_and_its_files_have_the_numbers_of_the_labels(reported, runs, c
 
     page = (folder / "page.html").read_text()
     assert len(page) < 15e6
+    assert all(f"(eq. {number})" in page for number in (3, 4))
     text = page.replace("&#39;", "'").replace("\u00a0%", " %")
     assert result["headline"] in text
     assert result["answer"] in text

@@ -108,8 +108,8 @@ class Model:
         return self.answers.tolist().index(self.classes.index(self.counted))
 
     def _labels(self, what: str, kind: Any, p: np.ndarray) -> LabelSet:
-        of_classes = p @ np.eye(len(self.classes))[self.answers]
-        return LabelSet(f"{self.name}: {what}", kind, of_classes, self.classes, self.name)
+        p = p @ np.eye(len(self.classes))[self.answers]
+        return LabelSet(f"{self.name}: {what}", kind, p, self.classes, self.name)
 
 
 @dataclass(frozen=True)
@@ -276,8 +276,9 @@ class Evidence:
             by_galaxy = self.fractions.fractions[bins.argmax(axis=0)]
             prior = np.maximum(by_galaxy[:, of] * parts, 0)
             prior /= prior.sum(axis=1, keepdims=True)
-        names = observables_of(self.estimate.about, transition)
-        p = given_labels(prior, self.everything, transition, names, self.source)
+        p = given_labels(
+            prior, self.everything, transition, observables_of(self.estimate.about, transition), self.source
+        )
         return LabelSet(f"{Path(self.origin).stem}: posterior", "posterior", p, self.estimate.curve.classes)
 
     @property

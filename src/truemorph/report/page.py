@@ -190,6 +190,7 @@ class Page:
     appendix: Sequence[Section] = ()  # folded
     wide: bool = False
     classes: tuple[str, str] = SMOOTH_OR_DISK  # what galaxies are before and after the correction: examples, equations
+    used: Sequence[str] = ("rayleigh", "model", "CV18")  # what equations are shown of
 
     @property
     def figures(self) -> list[Illustration]:

@@ -21,6 +21,7 @@ from truemorph.results import between, number, with_error
 # Votes for a question that selections of published work ask for.
 _USUAL_CUT = 10
 ENDS = ("lowest", "highest", "all")
+_HEADS = {"labelled": "observed", "stderr": "error"}
 _ESTIMATES = {"corrected": ENDS, "with predictions": ENDS[-1:]}  # and where their fractions are shown
 
 
@@ -83,25 +84,24 @@ def bins_table(evidence: Evidence) -> Table:
     """Fractions in the bins of the estimate, or fifths of α; the one named first also by models, others and gold."""
     own = evidence.fractions
     rows = list[list[str]]()
-    applies = own.applies
-    applicable = own.of_some
     several = len(own.ratios) > 1
     apart = any(fraction.tells_apart for fraction in own.ratios.values())
     beside = [(name, evidence.in_bins(labels)[0]) for name, labels in evidence.beside.items()]
-    head = [*(["fraction"] if several else []), own.by_name, "galaxies"]
-    head += [*([] if applicable is None else ["applies to"]), *([] if applies is None else ["gold labels"])]
-    head += ["observed", "corrected", "error", "lowest", "highest", *(["of a population"] if apart else [])]
-    head += [name for name, _ in beside]
     for name, fraction in own.ratios.items():
         for b, galaxies in enumerate(own.counts):
-            cells = [*([name] if several else []), own.bin_edges(b), f"{galaxies:,}"]
-            if own.gold_counts is not None:
-                cells += [] if applicable is None else [with_error(applicable.fraction[b], applicable.stderr[b], ".2f")]
-                cells += [] if applies is None else [f"{own.gold_counts[b]:,}"]
-            cells += [number(column[b]) for column in numbers_of_bins(fraction).values()]
-            cells += [between(fraction.population_low[b], fraction.population_high[b])] if apart else []
-            first = name == evidence.quantity.name
-            rows.append([*cells, *(number(of[b]) if first else "–" for _, of in beside)])
+            row = {"fraction": name} if several else {}
+            row |= {own.by_name: own.bin_edges(b), "galaxies": f"{galaxies:,}"}
+            if own.of_some is not None:
+                row["applies to"] = with_error(own.of_some.fraction[b], own.of_some.stderr[b], ".2f")
+            if own.applies is not None and own.gold_counts is not None:
+                row["gold labels"] = f"{own.gold_counts[b]:,}"
+            row |= {_HEADS.get(of, of): number(values[b]) for of, values in numbers_of_bins(fraction).items()}
+            if apart:
+                row["of a population"] = between(fraction.population_low[b], fraction.population_high[b])
+            rows.append(
+                [*row.values(), *(number(of[b]) if name == evidence.quantity.name else "–" for _, of in beside)]
+            )
+    head = [*row, *(name for name, _ in beside)]
     note = f"Error: standard error. Lowest and highest: the range of these galaxies. Assumed: {own.assumption}."
     note += " Of a population: the range where these galaxies are a random sample of others." if apart else ""
     if beside:
@@ -150,9 +150,14 @@ def label_sets_table(evidence: Evidence) -> Table:
         cells = [row["labels"], number(row["galaxies"], ",d"), number(row[f"{slug(evidence.answer)}_fraction"])]
         for definition in evidence.truths:
             cells += [number(row[f"balanced_accuracy: {definition}"]), number(row[f"fraction_rms: {definition}"])]
-        cells += [number(row["excess"]), number(row["value"])]
-        cells += [with_error(row["bootstrap_mean"], row["bootstrap_std"]), with_error(row["floor"], row["floor_std"])]
-        cells += [number(row["accuracy"]), number(row["precision"])]
+        cells += [
+            number(row["excess"]),
+            number(row["value"]),
+            with_error(row["bootstrap_mean"], row["bootstrap_std"]),
+            with_error(row["floor"], row["floor_std"]),
+            number(row["accuracy"]),
+            number(row["precision"]),
+        ]
         rows.append([*cells, *(number(row[moved], ",d") for moved in moved_names((evidence.other, evidence.answer)))])
     of = f"{2**tree.depth} leaves of similar {in_words(evidence.options.intrinsic)}, " if tree.depth else ""
     where = "" if evidence.question is None else ", where the question applies by the more probable class of each set"
@@ -169,19 +174,25 @@ def asked_table(evidence: Evidence) -> Table:
     """Who was asked at which resolution: the selection that cuts in the number of votes make."""
     asked, votes = evidence.asked, evidence.votes
     assert asked is not None
-    ends = np.array([path.answer is not None for path in asked.paths])
-    reached = ends[majority_paths(evidence.frame, asked, evidence.source)]
+    reached = np.take(
+        [path.answer is not None for path in asked.paths], majority_paths(evidence.frame, asked, evidence.source)
+    )
     total = votes.sum(axis=1)
-    cut = Bins.cut(evidence.alpha, FIFTHS)
     enough = total >= _USUAL_CUT
+    cut = Bins.cut(evidence.alpha, FIFTHS)
     majority = np.where(enough, evidence.answers_shown[votes.argmax(axis=1)], np.nan)
     columns = [cut.averages(values)[0] for values in (reached, total, enough, majority)]
     rows = [
         [f"{low:.1f} to {high:.1f}", number(path), number(mean, ".1f"), number(part), number(answered)]
         for low, high, path, mean, part, answered in zip(cut.edges[:-1], cut.edges[1:], *columns, strict=True)
     ]
-    head = ["α", "on the majority path", "votes for the question", f"at least {_USUAL_CUT} votes"]
-    head.append(f"{evidence.answer} among these, by majority")
+    head = [
+        "α",
+        "on the majority path",
+        "votes for the question",
+        f"at least {_USUAL_CUT} votes",
+        f"{evidence.answer} among these, by majority",
+    ]
     note = (
         "A selection by the number of votes selects by α, and by how the answer changes what volunteers say before. "
         "The corrected fractions use all galaxies."

@@ -92,7 +92,7 @@ def make_report(
     names = ", ".join(first.names) or "labels and resolution"
     said = sentences(first)
     source = first.catalogue.metadata.get("source") or Path(first.source).name
-    figures = [fractions(evidence) for evidence in every]
+    figures = list(map(fractions, every))
     sections = [
         section
         for k, (evidence, figure) in enumerate(zip(every, figures, strict=True))
@@ -110,6 +110,7 @@ def make_report(
         table=overview_table(rows),
         examples=changed[0].examples if changed else (),
         classes=(first.other, first.answer),
+        used=[key for evidence in every for key in _used(evidence)],
         lights=judged,
         sections=sections,
         appendix=[
@@ -138,6 +139,15 @@ def make_report(
     )
     write_json(files / "report.json", content)
     return ReportResult(out, content, tuple(every), findings)
+
+
+def _used(evidence: Evidence) -> Iterator[str]:
+    """Methods, families and measures whose equations are shown."""
+    yield from (evidence.fractions.method, evidence.estimate.transition.family)
+    if evidence.has_galaxies:
+        yield evidence.tree.measure
+    for model in evidence.models:
+        yield from ("model", model.transition.family)
 
 
 def _told(evidence: Evidence) -> dict[str, Any]:
@@ -176,8 +186,7 @@ def sentences(evidence: Evidence) -> dict[str, str]:
             headline = f"{model.name} {calls}: its labels carry little information."
     first, last = evidence.ends
     if first["corrected"] is not None:
-        places = zip(evidence.ends, _places(evidence), strict=True)
-        ends = (_with_range(row, evidence.from_gold) + place for row, place in places)
+        ends = (_with_range(row, evidence.from_gold) + place for row, place in _placed(evidence))
         how = "with gold labels" if evidence.from_gold else "from labels alone"
         text = f"Corrected {how}, the {evidence.quantity.name} is {' and '.join(ends)}"
         text += "" if evidence.from_gold else "; in brackets by the estimate's assumption"
@@ -203,11 +212,10 @@ def _with_range(row: Mapping[str, Any], value_first: bool) -> str:
     return f"{value} (range {spans})" if value_first else f"{spans} ({value})"
 
 
-def _places(evidence: Evidence) -> list[str]:
-    """Where the lowest and the highest bin are, unless that is α."""
-    if evidence.fractions.by == "alpha":
-        return ["", ""]
-    return [f" at {evidence.fractions.by_name} {row['bin']}" for row in evidence.ends]
+def _placed(evidence: Evidence) -> Iterator[tuple[Mapping[str, Any], str]]:
+    """The rows of the lowest and the highest bin, and where these are, unless that is α."""
+    for row in evidence.ends:
+        yield row, "" if evidence.fractions.by == "alpha" else f" at {evidence.fractions.by_name} {row['bin']}"
 
 
 def _of_all(evidence: Evidence) -> Iterator[str]:
@@ -240,9 +248,8 @@ def _of_changes(evidence: Evidence) -> Iterator[str]:
     and_back = f"{back or 'none':{',' if back else ''}} from {after.classes[1]} to {after.classes[0]}"
     possible = np.nan_to_num(after.probabilities[evidence.before == DISK, SMOOTH]).any()  # by T(α)
     and_back += "" if back or possible else ", by assumption"
-    share = percent(there / max(galaxies, 1))
     change = f"change from {after.classes[0]} to {after.classes[1]}"
-    yield f"{there:,} of {galaxies:,} galaxies ({share}) {change}, {and_back}."
+    yield f"{there:,} of {galaxies:,} galaxies ({percent(there / max(galaxies, 1))}) {change}, {and_back}."
     counted = np.mean(after.labels[after.known] == DISK)
     if not evidence.total[1] <= counted <= evidence.total[2]:
         yield f"Counted by these labels it would be {counted:.3f}: quote the fraction; labels are the likelier classes."
@@ -278,14 +285,12 @@ def _remark(evidence: Evidence) -> Iterator[str]:
 
 def _headline(evidence: Evidence) -> str:
     """How the observed labels change with resolution, from the rows of the lowest and the highest bin of α."""
-    counted = evidence.answer
     name = evidence.quantity.name
     low, high = evidence.ends
     corrected, lowest = low["corrected"], low["lowest"]
     if evidence.fractions.by != "alpha":
         if not evidence.has_galaxies:
-            places = zip(evidence.ends, _places(evidence), strict=True)
-            ends = (f"{percent(row['labelled'])}{place}" for row, place in places)
+            ends = (f"{percent(row['labelled'])}{place}" for row, place in _placed(evidence))
             return f"The observed {name} is {' and '.join(ends)}."
         table = fractions_by(evidence.alpha, [evidence.view(evidence.observed)]).rename(
             {"fraction": "labelled", "stderr": "labelled_stderr"}
@@ -298,7 +303,7 @@ def _headline(evidence: Evidence) -> str:
         many = "most" if missed > 0.5 else "many" if missed > 0.2 else "some"
         who = "The simulated labels" if evidence.gold_name == TRUTH else "The observed labels"
         both = f"{percent(low['labelled'])} there and {percent(high['labelled'])} where galaxies are well resolved"
-        return f"{who} miss {many} {counted} galaxies where resolution is poor: the {name} is {both}."
+        return f"{who} miss {many} {evidence.answer} galaxies where resolution is poor: the {name} is {both}."
     if corrected is not None and not lowest <= low["labelled"] <= low["highest"]:
         value = f"corrected, it is {_with_range(low, True)}"
         return f"The labels show a {name} of {percent(low['labelled'])} where resolution is poor; {value}."
