@@ -64,14 +64,18 @@ def test_halves_at_fixed_values_of_a_column():
 
 
 def test_bias_is_that_of_the_measures_on_known_galaxies():
-    tree = BiasTree.fitting(ALPHA, COLUMNS, bootstrap=0, seed=0)
+    tree = BiasTree.fitting(OBSERVED, ALPHA, COLUMNS, bootstrap=0, seed=0)
     assert tree.measure == "CV18"
     half = np.where(np.arange(LABELS.size) % 2, LABELS, np.nan)
     rows = slice(1, None, 2)
     expected = cv18(LABELS[rows], ALPHA[rows], COLUMNS[rows], tree.depth, tree.bins, bootstrap=0).value
     assert tree.bias(two("half", "column", half)).value == expected
-    alone = BiasTree.fitting(ALPHA, COLUMNS[:, :0], bootstrap=0, seed=0)
+    alone = BiasTree.fitting(OBSERVED, ALPHA, COLUMNS[:, :0], bootstrap=0, seed=0)
     assert alone.measure == "CV14"
+    few = BiasTree.fitting(
+        two("few", "column", np.where(np.arange(ALPHA.size) < 260, LABELS, np.nan)), ALPHA, COLUMNS[:, :0], 0, 0
+    )
+    assert few.bins == 10  # not by those without a label
     assert alone.bias(OBSERVED).value == cv14(LABELS, ALPHA, alone.bins, bootstrap=0).value
 
 
@@ -82,7 +86,7 @@ def test_table_one_against_scikit_learn():
     soft = two("model: p(disk)", "probabilities", p, "model")
     truth = two("truth", "truth", TRUTH.astype(float))
     few = two("few", "truth", np.where(np.arange(LABELS.size) < 40, TRUTH, np.nan))
-    tree = BiasTree.fitting(ALPHA, COLUMNS, bootstrap=10, seed=0)
+    tree = BiasTree.fitting(OBSERVED, ALPHA, COLUMNS, bootstrap=10, seed=0)
     sets = [OBSERVED, own, soft, truth, few]
     parts = {label_set.name: np.column_stack([label_set.p, np.ones(ALPHA.size)]) for label_set in sets}
     table = table_one(sets, ALPHA, {label_set.name: tree.bias(label_set) for label_set in sets}, {"all": truth}, parts)

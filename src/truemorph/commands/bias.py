@@ -80,22 +80,20 @@ class BiasMeasurement(Result):
     @property
     def _rows(self) -> dict[str, BiasResult]:
         """Results of all observables together, and of each."""
-        each = {
+        return self.results | {
             f"{class_name}, {name}": result
             for name, of in self.by_observable.items()
             for class_name, result in of.items()
         }
-        return self.results | each
 
     def summary(self) -> str:
         """Return the values and the fractions by α as text."""
-        used = max(result.n_objects for result in self.results.values())
+        used = f"{max(result.n_objects for result in self.results.values()):,}"
         named = ", ".join(["α", *(observable for observable in self.observables if observable != "alpha")])
-        cut = f"{self.bins} bins of {named}"
-        cut = cut if self.depth == 0 else f"{2**self.depth} leaves × {cut}"
+        cut = f"{f'{2**self.depth} leaves × ' if self.depth else ''}{self.bins} bins of {named}"
         fixed = f" at fixed {', '.join(self.intrinsic)}" if self.intrinsic else ""
         facts = [
-            (self.measure, f"change of class fractions with {named}{fixed}; {used:,} galaxies in {cut}"),
+            (self.measure, f"change of class fractions with {named}{fixed}; {used} galaxies in {cut}"),
             ("floor", FLOOR),
             ("α", self.alpha or "definition not known"),
         ]
@@ -104,15 +102,14 @@ class BiasMeasurement(Result):
         tables = []
         for name, of in ({"alpha": self.fractions_by_alpha} | self.fractions_by_observable).items():
             at = f"{self.quantity} at {'α' if name == 'alpha' else name} ="
-            header = [at, *(f"{value:.1f}" for value in of[name])]
             rows = [
                 [class_name, *(f"{value:.3f}" for value in values)]
                 for class_name, values in of.items()
                 if class_name != name
             ]
-            tables += ["", *text_table(header, rows)]
-        cells = [row.cells(name) for name, row in self._rows.items()]
-        return "\n".join([*text_facts(facts), "", *text_table(COLUMNS, cells), *tables])
+            tables += ["", *text_table([at, *(f"{value:.1f}" for value in of[name])], rows)]
+        overview = text_table(COLUMNS, [row.cells(name) for name, row in self._rows.items()])
+        return "\n".join([*text_facts(facts), "", *overview, *tables])
 
     def to_table(self) -> Any:
         """Return a table with one row per label set."""
@@ -225,7 +222,7 @@ def measure_bias(
         sets, shown = answer_sets(frame, asked, others, source)
         quantity = "fraction" if len(shown) > len(sets) else f"{shown[0].model} fraction"
     del table, frame  # the other columns of a large catalogue
-    tree = BiasTree.fitting(alpha, fixed, bootstrap, seed, depth, bins)
+    tree = BiasTree.fitting(sets[0], alpha, fixed, bootstrap, seed, depth, bins)
     alone = dict[str, BiasTree]()
     if observables:
         seen_best = {"alpha": "last", **seen_best}

@@ -46,7 +46,7 @@ class LabelReport(Result):
     @property
     def failure(self) -> str:
         """Why the command line exits with status 1: too few rows have a label."""
-        if not self.complete or len(self.problems) <= self.max_bad * self.rows_in:
+        if len(self.problems) <= self.max_bad * self.rows_in:
             return ""
         return (
             f"{len(self.problems):,d} of {self.rows_in:,d} rows have no label, more than {self.max_bad:.0%}; read the "

@@ -337,7 +337,7 @@ class Evidence:
         """How finely bias is measured."""
         options = self.options
         intrinsic = numeric_columns(self.frame, options.intrinsic, self.source)
-        return BiasTree.fitting(self.alpha, intrinsic, options.bootstrap, options.seed)
+        return BiasTree.fitting(self.sets[0], self.alpha, intrinsic, options.bootstrap, options.seed)
 
     @cached_property
     def bias(self) -> dict[str, BiasResult | None]:

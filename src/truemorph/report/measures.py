@@ -52,6 +52,7 @@ class BiasTree:
     @classmethod
     def fitting(
         cls,
+        labels: LabelSet,
         alpha: np.ndarray,
         intrinsic: np.ndarray,
         bootstrap: int,
@@ -59,8 +60,8 @@ class BiasTree:
         depth: int | None = None,
         bins: int | None = None,
     ) -> BiasTree:
-        """With the depth and bins that are given, or at least 25 galaxies a bin, where that is possible."""
-        chosen = choose_bins(np.isfinite(intrinsic).all(axis=1).sum(), intrinsic.size > 0)
+        """With the depth and bins that are given, or at least 25 labelled galaxies a bin, where that is possible."""
+        chosen = choose_bins(np.isfinite(intrinsic[labels.known]).all(axis=1).sum(), intrinsic.size > 0)
         depth = chosen[0] if depth is None or not intrinsic.size else depth
         return cls(alpha, intrinsic, depth, chosen[1] if bins is None else bins, bootstrap, seed)
 

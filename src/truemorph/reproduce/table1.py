@@ -104,10 +104,10 @@ def measured(work: Work) -> Measured:
     if "gold" in frame.columns and frame["gold"].count() >= _FEWEST:
         gold = frame["gold"].cast(pl.Float64).to_numpy()
         truths[GOLD] = LabelSet.of_two(GOLD, "truth", gold, SMOOTH_OR_DISK)
-    return Measured(frame, labels, _tree(work, frame, intrinsic), intrinsic, truths)
+    return Measured(frame, labels, _tree(work, labels[GZ2B], frame, intrinsic), intrinsic, truths)
 
 
-def _tree(work: Work, frame: pl.DataFrame, intrinsic: tuple[str, ...]) -> BiasTree:
+def _tree(work: Work, labels: LabelSet, frame: pl.DataFrame, intrinsic: tuple[str, ...]) -> BiasTree:
     """Return the tree: by the options; at full scale that of the lineage, below with at least 25 galaxies per bin."""
     options = work.options
     depth, bins = options.depth, options.bins
@@ -115,7 +115,7 @@ def _tree(work: Work, frame: pl.DataFrame, intrinsic: tuple[str, ...]) -> BiasTr
         depth = TREE[0] if depth is None else depth
         bins = (TREE[1] if intrinsic else BINS_CV14) if bins is None else bins
     columns = numeric_columns(frame, intrinsic, "the sample")
-    return BiasTree.fitting(frame["alpha"].to_numpy(), columns, options.bootstrap, options.seed, depth, bins)
+    return BiasTree.fitting(labels, frame["alpha"].to_numpy(), columns, options.bootstrap, options.seed, depth, bins)
 
 
 def table_rows(measurement: Measured, bias: Mapping[str, BiasResult | None], pairs: list[Values]) -> list[Values]:
