@@ -27,6 +27,7 @@ from truemorph.classifiers.classifier import describe
 from truemorph.config import training_config
 from truemorph.errors import InputError
 from truemorph.questions import columns_of, heads_of
+from truemorph.report.figures import bias_curve
 from truemorph.report.gallery import PICTURE, changed_galaxies
 from truemorph.report.gather import gather
 from truemorph.tables import CatalogTable
@@ -236,6 +237,11 @@ def test_networks_stand_beside_the_estimates_of_their_questions(galaxies):
     # Random probabilities, with votes through T: the last network through T gives each galaxy's most probable class.
     changed = after["bar"].argmax(axis=1) != path_labels(frame, estimates["bar"].transition.asked, "here")
     assert found.content["questions"][0]["changed"] == changed.sum()
+    for figure in bias_curve(found.evidence[0]).figure:  # three classes by two curves, of long names
+        figure.draw_without_rendering()
+        (legend,) = figure.legends
+        box = legend.get_window_extent()
+        assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
     problems = {(one["code"], one["severity"]) for one in found.content["findings"]}
     assert ("labels-not-predicted", "problem") in problems  # random probabilities do not predict the votes
     assert not any(code == "labels-treated-as-correct" for code, _ in problems)

@@ -95,20 +95,18 @@ def fractions(evidence: Evidence) -> Illustration:
     """All fractions against α, or the column of the estimate; by models and other groups only the first one."""
     axes = new_panel(5.2, 3.9)
     own = evidence.fractions
-    curve = evidence.estimate.curve
     drawn = _draw_fractions(axes, evidence)
     legend_above(axes)
     data = evidence.correction.with_columns(pl.Series(what, values) for what, values in drawn.items())
     for other, quoted in list(own.quoted.items())[1:]:
         columns = numbers_of_bins(quoted)
         data = data.with_columns(pl.Series(f"{other}, {what}", values) for what, values in columns.items())
-    names = ", ".join(own.ratios)
     galaxies = f"{own.counts.sum():,} galaxies in bins of {own.by_name}"
     where = ", where the question applies" if evidence.is_gated else ""
     how = "with gold labels" if evidence.from_gold else "from the observed labels through T(α)"
-    trends = "" if curve.drift is None else ", for trends of the true fraction with α up to δ"
-    caption = f"{capital(names)} of {galaxies}{where}: by the observed labels, and corrected {how}. Bars are standard "
-    caption += f"errors, areas ranges{trends}."
+    trends = "" if evidence.estimate.curve.drift is None else ", for trends of the true fraction with α up to δ"
+    caption = f"{capital(', '.join(own.ratios))} of {galaxies}{where}: by the observed labels, and corrected {how}. "
+    caption += f"Bars are standard errors, areas ranges{trends}."
     if evidence.models:
         whose = ", ".join(repr(model.name) for model in evidence.models)
         caption += f" Of {evidence.which}: mean p of {whose}, whose error is not known."
@@ -123,20 +121,20 @@ def bias_curve(evidence: Evidence) -> Illustration:
     """
     asked = evidence.asked
     estimate = evidence.estimate
-    frame = evidence.everything
     data = list[pl.DataFrame]()
-    fit, alpha, labels = estimate.curve, frame["alpha"].to_numpy(), evidence.observed.labels
+    fit, alpha, labels = estimate.curve, evidence.everything["alpha"].to_numpy(), evidence.observed.labels
     if asked is None:
         first, second = evidence.classes
         classes = {DISK: second}
         panels = {f"{second}\nis labelled {first}": np.array([[0, 0], [1, 0]])}
     else:
-        labels = path_labels(frame, asked, evidence.source)
+        labels = path_labels(evidence.everything, asked, evidence.source)
         classes = dict(enumerate(asked.classes))
         panels = {"the majority\nis right": np.eye(len(classes), dtype=int)}
         if evidence.is_gated:
-            reached = np.isin(list(classes), asked.applies)
-            panels[f"the majority path\nreaches {evidence.question}"] = np.tile(reached, (len(classes), 1))
+            panels[f"the majority path\nreaches {evidence.question}"] = np.tile(
+                np.isin(list(classes), asked.applies), (len(classes), 1)
+            )
     grid = np.linspace(0.1, np.quantile(alpha, 0.99), 200)
     at = evidence.argument(estimate.transition, estimate.about, grid)
     curves = [(f"{fit.family}, estimated", estimate.transition.matrix(at), "")]
@@ -150,27 +148,34 @@ def bias_curve(evidence: Evidence) -> Illustration:
     figures = []
     for what, outcomes in panels.items():
         axes = new_panel()
+        others = [by for by, *_ in curves[1:]]
         for (k, name), colour in zip(classes.items(), cycle(CYCLE)):
             about = {"class": name, "what": what.replace("\n", " ")}
-            for (by, matrix, own_colour), line in zip(curves, cycle(("-", "--", ":", "-."))):
+            for (by, matrix, own_colour), line, text in zip(curves, cycle(("-", "--", ":", "-.")), [name, *others]):
                 share = matrix[:, k] @ outcomes[k]
-                axes.plot(grid, share, line, color=own_colour or colour, label=plain_text(f"{name}: {by}"))
+                axes.plot(grid, share, line, color=own_colour or colour, label=plain_text(text))
                 data.append(pl.DataFrame(about | {"by": by, "alpha": grid, "share": share}))
+            others = [""] * len(others)  # a line style is explained once
             for (definition, gold), marker in zip(evidence.known.items(), cycle("ovs^")):
                 if (rows := gold == k).sum() >= FEWEST_OF_A_CLASS:
                     cut = Bins.cut(alpha[rows], min(12, rows.sum() // FEWEST_OF_A_CLASS))
                     share, error, _ = cut.averages(outcomes[k, labels[rows]])
                     axes.errorbar(cut.middles, share, error, fmt=marker, ms=4, color=colour)
-                    points = {"by": definition, "alpha": cut.middles, "share": share, "stderr": error}
-                    data.append(pl.DataFrame(about | points))
-        axes.set(xlabel=axis_label(evidence, "alpha"), ylabel=f"probability that {what}")
-        axes.set(ylim=(-0.02, 1.02), xlim=(0, grid[-1]))
+                    data.append(
+                        pl.DataFrame(about | {"by": definition, "alpha": cut.middles, "share": share, "stderr": error})
+                    )
+        axes.set(
+            xlabel=axis_label(evidence, "alpha"),
+            ylabel=f"probability that {what}",
+            xlim=(0, grid[-1]),
+            ylim=(-0.02, 1.02),
+        )
         legend_above(axes)
         figures.append(axes.figure)
     return Illustration(
         evidence.file_name("bias_curve"),
         figures,
-        f"The bias curve T(α) by true class: {fit.statement}, by the {fit.method} method."
+        f"The bias curve T(α) by true class (solid): {fit.statement}, by the {fit.method} method."
         + (f" Points: galaxies by the {evidence.gold_name}, with binomial errors." if evidence.known else "")
         + (" Other columns that it depends on are at their means." if at.ndim > 1 else ""),
         pl.concat(data, how="diagonal"),
