@@ -15,5 +15,6 @@ def plain_text(text: str) -> str:
 
 
 def legend(ax: Any, **options: Any) -> None:
-    """Add a legend with a light background."""
-    ax.legend(fontsize=9, framealpha=0.8, edgecolor="none", handlelength=1.6, **options)
+    """Add a legend with a light background, where it hides least."""
+    # Where this place is asked for, matplotlib does not warn that to find it took more than a second.
+    ax.legend(loc="best", fontsize=9, framealpha=0.8, edgecolor="none", handlelength=1.6, **options)

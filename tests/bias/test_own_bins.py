@@ -66,21 +66,33 @@ def test_two_columns_have_so_many_bins_each_or_a_note_says_why_not(galaxies):
     assert "bins-fewer" in codes(fewer)
 
 
-@pytest.mark.parametrize(
-    ("ending", "kind"), [("csv", "ascii.csv"), ("ecsv", "ascii.ecsv"), ("fits", "fits"), ("tex", "latex")]
-)
+@pytest.mark.parametrize(("ending", "kind"), [("csv", "ascii.csv"), ("ecsv", "ascii.ecsv"), ("fits", "fits")])
 def test_the_table_of_the_fractions_stands_beside_the_estimate(galaxies, tmp_path, ending, kind):
     out = tmp_path / f"fractions.{ending}"
     found = tm.estimate_transition(galaxies, out=out, fraction_bins=3, **GOLD)
     table = Table.read(out, format=kind)
     assert len(table) == 3
-    names = [name.replace("_", " ") if ending == "tex" else name for name in ("disk", "gold_labels", "population_low")]
+    names = ("disk", "gold_labels", "population_low")
     expected = found.fractions.fractions[:, 1], found.fractions.gold_counts, found.fractions.population[1, :, 1]
     for name, values in zip(names, expected, strict=True):
         np.testing.assert_allclose(table[name], values, rtol=1e-3)
     described = json.loads((tmp_path / "fractions.json").read_text())
     assert described["fractions"]["edges"] == found.fractions.edges.tolist()
     assert tm.Estimate.read(tmp_path / "fractions.json").to_table().colnames == found.to_table().colnames
+
+
+def test_latex_has_what_is_printed(galaxies, tmp_path):
+    out = tmp_path / "fractions.tex"
+    found = tm.estimate_transition(galaxies, out=out, fraction_bins=3, **GOLD)
+    table = Table.read(out, format="latex")
+    first, *_ = found.fractions.printed(found.gold_fractions)
+    assert table.colnames == [r"disk fraction at $\alpha$", *list(first)[1:]]
+    assert all("_" not in name for name in table.colnames)
+    quoted = found.fractions["disk fraction"]
+    for row, value, error, low, high in zip(
+        table, quoted.fraction, quoted.stderr, quoted.low, quoted.high, strict=True
+    ):
+        assert (row["corrected"], row["range"]) == (f"{value:.3f} ± {error:.3f}", f"{low:.3f} to {high:.3f}")
 
 
 def test_names_of_other_kinds_are_refused(galaxies, tmp_path):

@@ -118,8 +118,9 @@ class Estimate(Result):
             return "\n".join([self.fractions.summary(), *text_facts([*said, *self._checked()])])
         facts = self.curve.facts()
         if self.bootstrap_std:
-            scatter = ", ".join(f"{name} ± {value:.3f}" for name, value in self.bootstrap_std.items())
-            facts.append(("bootstrap", scatter))
+            facts.append(
+                ("bootstrap", ", ".join(f"{name} ± {value:.3f}" for name, value in self.bootstrap_std.items()))
+            )
         facts += self._checked()
         if self.about.get("alpha"):
             facts.append(("α", self.about["alpha"]))
@@ -135,15 +136,17 @@ class Estimate(Result):
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values: what `estimate_transition` writes, and training and labelling read."""
         described = self.fit.to_dict() | dict(self.about)
-        described["findings"] = self.findings
-        described["confounding"] = self.check
-        if self.families is not None:
-            described |= self.families.to_dict()
-        described["calibration"] = self.calibration
-        described["fractions"] = self.fractions.to_dict() | {
-            "gold": self.gold_fractions,
-            "gold_stderr": self.gold_stderr,
-            "gold_definition": described.pop("gold_definition", None),
+        described |= {
+            "findings": self.findings,
+            "confounding": self.check,
+            **({} if self.families is None else self.families.to_dict()),
+            "calibration": self.calibration,
+            "fractions": self.fractions.to_dict()
+            | {
+                "gold": self.gold_fractions,
+                "gold_stderr": self.gold_stderr,
+                "gold_definition": described.pop("gold_definition", None),
+            },
         }
         if self.bootstrap_std:
             described["bootstrap_std"] = self.bootstrap_std
@@ -187,10 +190,11 @@ class Estimate(Result):
     def write(self, out: PathLike) -> None:
         """Write the estimate as JSON, with draws of its fractions (.npz) and its figure (.png) beside it.
 
-        Of a name that ends in .csv, .ecsv, .fits or .tex, also the table of the fractions.
+        Of a name that ends in .csv, .ecsv or .fits, also the table of the fractions; in .tex, what is printed of it.
         """
         arrays = {} if self.fractions.samples is None else {"fractions": self.fractions.samples}
-        write_fit(self.to_dict(), self.figure(), out, arrays | dict(self.galaxies or {}), self.to_table())
+        table = [*self.fractions.printed(self.gold_fractions)] if str(out).endswith(".tex") else self.to_table()
+        write_fit(self.to_dict(), self.figure(), out, arrays | dict(self.galaxies or {}), table)
 
     @property
     def curve(self) -> FittedCurve:
@@ -457,7 +461,7 @@ def _contradiction(
     worst, counted = int(np.nanargmax(pulls)), fractions.classes[DISK]
     message = (
         f"The corrected {counted} fractions contradict the gold labels in the same bins (p = {p_value:.1g}): at "
-        f"{'α' if fractions.by == 'alpha' else fractions.by} = {fractions.bin_name(worst, '.3g')} the range is "
+        f"{'α' if fractions.by == 'alpha' else fractions.by} = {fractions.bin_name(worst)} the range is "
         f"{fractions.low[worst, DISK]:.2f} to {fractions.high[worst, DISK]:.2f}, but {gold[worst]:.2f} ± "
         f"{stderr[worst]:.2f} of the galaxies with a gold label are {counted}."
     )

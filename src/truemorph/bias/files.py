@@ -97,7 +97,7 @@ def write_fit(
     """Write a fit as JSON; beside it its matplotlib figure as PNG, and draws of class fractions, if any, as NPZ.
 
     The JSON is last and has the checksum of the draws, so that draws of another estimate are never taken for its own.
-    An astropy `table` is written if the path is that of a table.
+    A `table` is written if the path is that of one: an astropy table, or for LaTeX rows of text.
     """
     check_fit_name(path)
     path = Path(path)
@@ -115,12 +115,15 @@ def write_fit(
 
 
 def _write_table(table: Any, path: Path) -> None:
-    """Write an astropy table for a publication."""
+    """Write a table for a publication."""
+    from astropy.table import Table
+
     if path.suffix == ".fits":  # text in a header is short, and ASCII; the JSON has it
         table.meta.clear()
-    for name in table.colnames if path.suffix == ".tex" else ():
-        table[name].format = "%.4g" if table[name].dtype.kind == "f" else None
-        table.rename_column(name, name.replace("_", " "))
+    if path.suffix == ".tex":
+        table = Table(table)
+        for name in table.colnames:
+            table.rename_column(name, name.replace("_", " ").replace("α", r"$\alpha$"))
     with written_whole(path) as partial:
         table.write(partial, overwrite=True)
 

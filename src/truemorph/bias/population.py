@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
@@ -247,11 +247,16 @@ class PopulationFractions(Result):
         return "\n".join([*self.lines(), about])
 
     def lines(self, gold: np.ndarray | None = None) -> list[str]:
-        """Return a table of each bin as lines of text, with the fraction of its gold labels, shape (B,), if given.
+        """Return `printed` as lines of text."""
+        rows = list(self.printed(gold))
+        return text_table(list(rows[0]), [list(row.values()) for row in rows], left=())
+
+    def printed(self, gold: np.ndarray | None = None) -> Iterator[dict[str, str]]:
+        """Yield the numbers of each bin as text, by column, with the fraction of its gold labels, shape (B,), if given.
 
         Of two classes the fraction of the second is shown, of more that of each.
         """
-        shown, applicable, rows = self.ratios, self.of_some, []
+        shown = self.ratios
         name = next(iter(shown)) if len(shown) == 1 else "fraction" if self.quantities else "class fraction"
         for b in [*range(self.counts.size), *([] if self.applies is None else [None])]:
             for what, fraction in shown.items():
@@ -259,15 +264,14 @@ class PopulationFractions(Result):
                 if len(shown) > 1:
                     row["of" if self.quantities else "class"] = what.removeprefix("fraction ").removesuffix(" fraction")
                 row["galaxies"] = _number(self.counts, b)
-                if applicable is not None:
-                    row["applies to"] = applicable.cells(b)["corrected"]
+                if self.of_some is not None:
+                    row["applies to"] = self.of_some.cells(b)["corrected"]
                 if self.applies is not None and self.gold_counts is not None:
                     row["gold"] = _number(self.gold_counts, b)
                 row |= fraction.cells(b, self.samples is None)
                 if gold is not None:
                     row["gold labels"] = f"{gold[b]:.3f}"
-                rows.append(row)
-        return text_table(list(rows[0]), [list(row.values()) for row in rows], left=())
+                yield row
 
     def bin_edges(self, b: int) -> str:
         """Return the edges of a bin as text, or the name of its group."""
@@ -278,12 +282,10 @@ class PopulationFractions(Result):
         """Lower and upper edge of each bin in each column, shape (B, D, 2)."""
         return np.stack([self.edges[:-1], self.edges[1:]], axis=1)[:, None] if self.edges.ndim == 1 else self.edges
 
-    def bin_name(self, b: int, digits: str = ".2f") -> str:
+    def bin_name(self, b: int) -> str:
         """Return the mean of the binning column in a bin as text, or the name of its group."""
         return (
-            self.groups[b]
-            if self.groups
-            else ", ".join(f"{middle:{digits}}" for middle in np.atleast_1d(self.middles[b]))
+            self.groups[b] if self.groups else ", ".join(f"{middle:.3g}" for middle in np.atleast_1d(self.middles[b]))
         )
 
     @property

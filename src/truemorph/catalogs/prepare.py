@@ -38,6 +38,7 @@ from truemorph.config import without_none
 from truemorph.errors import InputError
 from truemorph.findings import Finding, Findings, unique
 from truemorph.io import FORMAT_VERSION, PathLike, plain, write_file
+from truemorph.plotting import legend
 from truemorph.questions import Asked, Tree, read_tree
 from truemorph.results import Result, text_facts
 from truemorph.tables import CatalogTable, check_holds_metadata, name_of, read_table, to_astropy, write_table
@@ -122,7 +123,7 @@ class Preparation(Result):
         for k, name in enumerate(self.catalogue.metadata["classes"]):
             ax.hist(alpha[labels == k], bins=edges, histtype="step", label=f"labelled {name}")
         ax.set(xlabel=r"resolution $\alpha$", ylabel="galaxies", xscale="log")
-        ax.legend(frameon=False)
+        legend(ax)
 
 
 def prepare(

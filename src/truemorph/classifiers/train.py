@@ -30,6 +30,7 @@ from truemorph.config import OBSERVED, RunConfig, run_toml
 from truemorph.errors import InputError, check_used, require_extra
 from truemorph.findings import Finding, Findings, unique
 from truemorph.io import plain, write_json
+from truemorph.plotting import legend
 from truemorph.results import Result, quantity_table, text_facts
 from truemorph.tables import CatalogTable, frame_hash, frame_of_rows, missing_in, numeric_columns, write_problems
 
@@ -103,7 +104,7 @@ class TrainingResult(Result):
         for (member,), epochs in history.group_by("member", maintain_order=True):
             ax.plot(epochs["epoch"], epochs["held_out_loss"], label=f"member {member}")
         ax.set(xlabel="epoch", ylabel="held-out loss")
-        ax.legend(frameon=False, fontsize=8)
+        legend(ax)
 
 
 def train_on_catalogue(

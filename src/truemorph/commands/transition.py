@@ -72,7 +72,7 @@ def estimate_transition(
         Prepared catalogue.
     out : path, optional
         Write the result here (.json), with figures beside it (.png). A name that ends in .tex, .csv, .ecsv or .fits is
-        that of a table of the fractions, beside the same .json.
+        that of a table of the fractions, beside the same .json; .tex has what is printed.
     family : str or subclass of FlipTransition, optional
         rayleigh (the paper's), weibull, fisk, monotone, constant, matrix, logistic; or best: the one of lowest AIC. In
         Python, also your own class. Default: the best of the first three with gold labels, otherwise rayleigh.

@@ -12,7 +12,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from truemorph.explain.profiles import PIXELS, RADII
-from truemorph.plotting import BLUE, CYCLE, GREY, RED, plain_text
+from truemorph.plotting import BLUE, CYCLE, GREY, RED, legend, plain_text
 
 if TYPE_CHECKING:
     from truemorph.explain.study import Explanation
@@ -83,7 +83,7 @@ def profile_figure(
     for ax, name in zip(axes, names, strict=True):
         ax.set(xlabel=_AXES[unit], title=f"predicted {name}", xlim=(0, None))
         if ax.lines:
-            ax.legend(frameon=False, fontsize=8)
+            legend(ax)
     axes[0].set(ylabel="mean Grad-CAM intensity", ylim=(0, None))
     return figure
 

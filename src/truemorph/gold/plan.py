@@ -34,7 +34,7 @@ from truemorph.findings import Finding, Findings
 from truemorph.gold.choices import choices_of, choices_of_label
 from truemorph.gold.strata import Strata, rank_among_equal
 from truemorph.io import file_hash, plain, read_checked, save_figure, write_json
-from truemorph.plotting import BLUE, GREY
+from truemorph.plotting import BLUE, GREY, legend
 from truemorph.questions import Asked, Quantity, Tree
 from truemorph.results import Result, quantity_table, text_facts, text_table
 from truemorph.tables import CatalogTable, missing_in, numeric_columns, read_columns, write_table
@@ -144,7 +144,7 @@ class GoldPlan(Result):
         ax.axhline(self.predicted.max(), color="0.7", lw=1)
         ax.set(xscale="log", xlabel="number of gold labels", ylabel=f"largest predicted error of the {self.quantity}")
         ax.set_ylim(bottom=0)
-        ax.legend(frameon=False)
+        legend(ax)
 
 
 def _by_curve(

@@ -32,7 +32,7 @@ from truemorph.findings import Finding
 from truemorph.labelling.label import label_table
 from truemorph.labelling.labeller import IN_SAMPLE
 from truemorph.labelling.run import LabelOptions
-from truemorph.questions import Asked, Quantity, columns_of, fraction_names
+from truemorph.questions import Asked, Quantity, columns_of
 from truemorph.report.evidence import GOLD_LABELS, OBSERVED, TRUTH, Evidence, Model
 from truemorph.report.options import ReportOptions
 from truemorph.tables import CatalogTable, left_join, missing_in, numeric_columns, read_table
@@ -116,7 +116,7 @@ def _alone(question: str | None, shown: _Shown, options: ReportOptions) -> Evide
     return Evidence(
         question=question,
         classes=fractions.classes,
-        quantity=_named_first(shown.estimate, fractions.classes),
+        quantity=_named_first(shown.estimate),
         catalogue=CatalogTable(pl.DataFrame()),
         rows=np.empty(0, int),
         which="",
@@ -127,13 +127,13 @@ def _alone(question: str | None, shown: _Shown, options: ReportOptions) -> Evide
     )
 
 
-def _named_first(estimate: Estimate, classes: Sequence[str]) -> Quantity:
+def _named_first(estimate: Estimate) -> Quantity:
     """The fraction that a report opens with: the first that its tree shows, or that of the second commonest answer.
 
     Of labels that of the second class, under the name that estimates give it.
     """
     if not isinstance(estimate.transition, TreeTransition):
-        return Quantity(next(iter(fraction_names(classes))).replace("_", " "), (0.0, 1.0))
+        return Quantity(next(iter(estimate.fractions.quoted)), (0.0, 1.0))
     asked = estimate.transition.asked
     totals = {name: of.total[1] for name, of in estimate.fractions.quoted.items()}
     if asked.asked.shown:
@@ -188,7 +188,7 @@ def _begin(
     return Evidence(
         question=question,
         classes=classes,
-        quantity=_named_first(estimate, classes),
+        quantity=_named_first(estimate),
         catalogue=replace(catalogue, frame=frame),
         rows=rows,
         which=which,
@@ -216,7 +216,6 @@ def _finish(evidence: Evidence, classifiers: Mapping[str, Classifier], labels: M
     ]
     rows, which = evidence.rows, evidence.which
     has_label = {model.name: np.isfinite(model.p[rows]).all(axis=1) for model in models}
-    left_out = {name: int(np.count_nonzero(~labelled)) for name, labelled in has_label.items()}
     if models:
         rows = rows[np.all(list(has_label.values()), axis=0)]
         which = f"{rows.size:,} of {which}" if rows.size < evidence.rows.size else which
@@ -225,8 +224,14 @@ def _finish(evidence: Evidence, classifiers: Mapping[str, Classifier], labels: M
             f"{evidence.source}: {rows.size} galaxies to measure on have a label by every model, at least {_FEWEST} "
             "are needed (galaxies that a model's only member was trained on have none: train with `folds` 2 or more)"
         )
-    predicted = _with_predictions(evidence, {model.name: labels[model.name] for model in models})
-    return replace(evidence, models=models, rows=rows, which=which, left_out=left_out, with_predictions=predicted)
+    return replace(
+        evidence,
+        models=models,
+        rows=rows,
+        which=which,
+        left_out={name: int(np.count_nonzero(~labelled)) for name, labelled in has_label.items()},
+        with_predictions=_with_predictions(evidence, {model.name: labels[model.name] for model in models}),
+    )
 
 
 def _with_predictions(evidence: Evidence, labels: Mapping[str, pl.DataFrame]) -> PopulationFractions | None:
@@ -243,8 +248,9 @@ def _with_predictions(evidence: Evidence, labels: Mapping[str, pl.DataFrame]) ->
     try:
         asked = asked_of(catalogue, about.get("question"))
         catalogue, others = with_other_labels(catalogue, asked, tables)
-        options = SampleOptions(about.get("question"), about["gold_rule"], by=fractions.by, others=others, **named)
-        sample, context = rows_of(catalogue, options)
+        sample, context = rows_of(
+            catalogue, SampleOptions(about.get("question"), about["gold_rule"], by=fractions.by, others=others, **named)
+        )
         if sample.labels.size != estimate.curve.galaxies:  # a model has no predictions of some
             return None
         return make_estimate(sample, context=context, fraction_bins=fractions.counts.size, compare=False).fractions
@@ -255,8 +261,8 @@ def _with_predictions(evidence: Evidence, labels: Mapping[str, pl.DataFrame]) ->
 def trained_on(sources: Sequence[Path]) -> Path:
     """Return the catalogue that the first run was trained on."""
     for source in sources:
-        if not isinstance(source, Classifier) and (Path(source) / "run.toml").is_file():
-            named = Path(str(options_in(Path(source) / "run.toml").get("catalogue") or ""))
+        if not isinstance(source, Classifier) and (settings := Path(source) / "run.toml").is_file():
+            named = Path(str(options_in(settings).get("catalogue") or ""))
             if not named.is_file():
                 raise InputError(f"{named}: the catalogue of run {source} is not there; give `catalogue`")
             return named
@@ -270,8 +276,7 @@ def _made_here(catalogue: CatalogTable, options: ReportOptions) -> _Shown:
     findings = list[Finding]()
 
     def made(gold: str | None) -> Estimate:
-        chosen = SampleOptions(gold=gold, where=options.where, intrinsic=options.intrinsic)
-        sample, context = rows_of(catalogue, chosen)
+        sample, context = rows_of(catalogue, SampleOptions(gold=gold, where=options.where, intrinsic=options.intrinsic))
         return make_estimate(sample, Settings(seed=options.seed), context=context, fraction_bins=FIFTHS)
 
     if not (is_empty or catalogue.metadata.get("simulated")):
@@ -299,9 +304,9 @@ def _rests_on(estimate: Estimate, catalogue: CatalogTable) -> list[Finding]:
 def _labels_by(name: str, model: Classifier, path: Path, tables: Sequence[CatalogTable], files: Path) -> pl.DataFrame:
     """A model's labels of the catalogue: those given, those of an earlier report, or new ones."""
     kept = files / "labels" / f"{name.replace(os.sep, '_')}.parquet"
-    fresh = [kept] if kept.is_file() and kept.stat().st_mtime > path.stat().st_mtime else []
+    is_fresh = kept.is_file() and kept.stat().st_mtime > path.stat().st_mtime
     column = columns_of("p", model.classes)[1]
-    for table in (*tables, *map(read_table, fresh)):
+    for table in (*tables, *([read_table(kept)] if is_fresh else [])):
         if hash_of_model(table) == model.model_hash and column in table.frame.columns:
             return table.frame
     kept.parent.mkdir(parents=True, exist_ok=True)
@@ -326,10 +331,9 @@ def _model(name: str, model: Classifier, number: int, evidence: Evidence, labels
     if evidence.asked is not None:
         assert head.asked is not None
         answers = np.array(evidence.asked.answers_in(head.asked))
-    names = observables_of(curve, transition)
     after = np.full(p.shape, np.nan)
     if not isinstance(transition, MatrixTransition):
-        after = given_labels(p, frame, transition, names, evidence.source)
+        after = given_labels(p, frame, transition, observables_of(curve, transition), evidence.source)
     return Model(name, model, head, curve, p, after, evidence.classes, answers, evidence.answer)
 
 
@@ -410,6 +414,8 @@ def _others(
     sets = sets_of_others(joined.frame, root, others, classes if asked is None else None)
     numbers = dict(zip(joined.frame["object_id"], range(joined.frame.height), strict=True))
     rows = frame["object_id"].replace_strict(numbers, default=-1).to_numpy()
-    answered = rows[:, None] >= 0
-    sets = [replace(labels, probabilities=np.where(answered, labels.probabilities[rows], np.nan)) for labels in sets]
+    sets = [
+        replace(labels, probabilities=np.where(rows[:, None] >= 0, labels.probabilities[rows], np.nan))
+        for labels in sets
+    ]
     return sets, [finding for finding in joined.findings if finding not in catalogue.findings]

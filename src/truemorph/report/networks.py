@@ -13,7 +13,7 @@ from truemorph.catalogs.catalogue import image_folder
 from truemorph.config import options_in
 from truemorph.explain.catalogue import findings_of
 from truemorph.findings import Finding
-from truemorph.plotting import plain_text
+from truemorph.plotting import legend, plain_text
 from truemorph.questions import slug
 from truemorph.report.evidence import Evidence
 from truemorph.report.figures import new_panel, styles_of
@@ -81,7 +81,7 @@ def _epochs(histories: Mapping[str, pl.DataFrame], every: Sequence[Evidence]) ->
     middle.set(xlabel="epoch", ylabel=mean_p, ylim=(0, 1))
     right.set(xlabel="epoch", ylabel="drift with α above floor")
     right.set_ylim(bottom=0)
-    left.legend(frameon=False)
+    legend(left)
     data = [history.select(pl.lit(name).alias("run"), pl.all()) for name, history in histories.items()]
     return Illustration(
         "training",
