@@ -91,6 +91,7 @@ def test_the_page_and_its_files_have_the_numbers_of_the_labels(reported, runs, c
                 assert (drawn / f"{one}.{kind}").stat().st_size > 0
     differing = page.partition("Settings that differ")[2]
     assert '<th scope="row">labels</th><td>naive</td><td>–</td>' in differing
+    assert f'<th scope="row">transition</th><td>–</td><td>{runs / "fit.json"}</td>' in differing
     assert page.count("<li data-name=") == min(30, told["changed"])
     assert json.loads((folder / "page_files" / "report.json").read_text()) == result
     # Better images are shown beside; the page says which are missing or cannot be read.

@@ -1,6 +1,5 @@
 """How the networks of a report were trained, and where they look: mean Grad-CAM maps and profiles (Figures 5 to 7)."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import compress
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from truemorph.arguments import listed
 from truemorph.catalogs.catalogue import image_folder
 from truemorph.config import options_in
 from truemorph.explain.catalogue import findings_of
@@ -53,9 +53,9 @@ def training(every: Sequence[Evidence]) -> tuple[list[Section], list[Finding]]:
         findings.append(Finding("runs-differ-in-catalogue", "caution", text, action))
     rows = []
     for key in sorted({key for run in settings.values() for key in run} - {"out"}):
-        values = [run.get(key) for run in settings.values()]
-        if len({json.dumps(value) for value in values}) > 1:
-            rows.append([key, *("–" if value is None else str(value) for value in values)])
+        values = [", ".join(map(str, listed(run.get(key)))) or "–" for run in settings.values()]
+        if len({*values}) > 1:
+            rows.append([key, *values])
     tables = [Table("Settings that differ", ["setting", *settings], rows)] if rows else []
     return [Section("Training", figures=[_epochs(histories, every)], tables=tables)], findings
 
@@ -124,7 +124,7 @@ def looks(evidence: Evidence) -> tuple[list[Section], list[Check]]:
         if explanation.check is not None and explanation.check.passes:
             made.append((f"Maps of {name} against random weights", explanation.check.statement))
     what = "; ".join(
-        f"{name}: layer {explanation.layer}, {explanation.cells}×{explanation.cells} cells"
+        f"{name}: {explanation.layer}, {explanation.cells}×{explanation.cells} cells"
         for name, explanation in explanations.items()
     )
     colours = {name: style["color"] for name, style in styles_of(evidence).items()}
