@@ -47,6 +47,7 @@ def test_a_small_demo_of_bars_quotes_its_labels(demo_in_this_process, short_tuni
     low, high = rows["corrected"]["all_range"]
     assert low < rows["truth"]["all"] < high
     page = (tmp_path / "report.html").read_text()
+    assert "simulated-galaxies" in [one["code"] for one in said["findings"]]
     assert "docs/simulator.md" in page
     shown = [rows[name][end] for name in ("naive", "debiased", "truth") for end in ("lowest", "highest")]
     assert all(f">{value:.3f}</td>" in page for value in shown)

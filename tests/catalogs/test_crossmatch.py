@@ -136,6 +136,7 @@ def test_joined_rows_follow_the_first_table(tmp_path):
     assert joined.table.frame["ra"].to_list() == [10.0, 20.0, 30.0]  # the first table keeps its names and values
     assert joined.table.frame["ra_sdss"].to_list() == [None, 1.0, 1.0]
     assert (joined.matches[0]["tables"], joined.matches[0]["matched"]) == (["votes.csv", "sdss.parquet"], 2)
+    assert [one.code for one in joined.findings].count("tables-matched") == 2
     assert joined.added["r"] == path
 
 

@@ -121,6 +121,14 @@ def test_sample_and_split_from_the_mapping_and_from_options():
         assert splits(preset=some, sample=sample).get("unused", 0) == 60 - drawn
 
 
+def test_a_sample_is_drawn_among_galaxies_with_the_columns_that_the_mapping_names():
+    shifts = [None] * 20 + [0.1] * 40
+    got = prepare(full(z=shifts), columns={"redshift": "z"}, preset={**GZ2, "drawn_with": ["redshift"]}, sample=(6, 4))
+    drawn = got.catalogue.frame.filter(pl.col("split") != "unused")
+    assert (drawn.height, drawn["redshift"].null_count()) == (10, 0)
+    assert noted([one for one in got.findings if one.code == "sample-of-complete"], "40 of 60", "20 lack redshift")
+
+
 @pytest.mark.parametrize(
     ("asked", "model"),
     [({}, WMAP9), ({"preset": {**GZ2, "cosmology": "Planck18"}}, Planck18), ({"cosmology": "Planck18"}, Planck18)],
@@ -156,7 +164,9 @@ def test_alpha_itself_instead_of_radius_and_psf(tmp_path):
 
 def test_gold_labels_from_a_rule_or_a_column():
     classes = np.array([-1, 0, 1] * 20)
-    got = prepare(full(), join=[pl.DataFrame({"objid": IDS + np.arange(60), "gold": classes})], gold="gold").catalogue
+    asked = prepare(full(), join=[pl.DataFrame({"objid": IDS + np.arange(60), "gold": classes})], gold="gold")
+    assert noted([one for one in asked.findings if one.code == "gold-labels"], "40 of 60")
+    got = asked.catalogue
     assert got.frame["gold"].to_list() == [None, 0, 1] * 20
     assert got.metadata["gold_definition"] == "disk: gold is 1"
     names = pl.Series(["", "smooth", "disk"] * 20)

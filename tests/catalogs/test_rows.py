@@ -71,6 +71,7 @@ def test_every_row_is_kept_or_listed_under_one_reason():
         ("no positive PSF width", -1),
         ("rows out", 21),
     ]
+    assert noted([one for one in got.findings if one.code == "rule-without-value"], "1 of", "flag = 1")
     assert got.dropped.filter(got.dropped["row"] % 2 == 1)["row"].to_list() == [1, 3, 5, 7, 11, 13, 15, 17, 59]
     assert (got.dropped["object_id"] - IDS + 1).to_list() == got.dropped["row"].to_list()
     assert noted(got.findings, "flag = 1", "1 of the rows")  # null is not true

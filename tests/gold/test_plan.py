@@ -144,6 +144,10 @@ def test_probabilities_of_a_pilot_and_of_the_next_plan_combine():
     again = second.frame["position"].is_not_null().to_numpy()
     assert not np.any(chosen & again)
     assert second.about["pilot"] == chosen.sum()
+    assert "gold-taken-as-random" not in codes(second)
+    assert "gold-taken-as-random" in codes(
+        make_plan(CatalogTable(frame.drop("gold_probability")), PlanOptions(budget=200))
+    )
     after = second.frame["probability"].to_numpy()
     # The pilot's galaxies have the probability of others of the same bin and label.
     rest, alpha = ~chosen, table.frame["alpha"].to_numpy()

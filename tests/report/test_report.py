@@ -73,6 +73,8 @@ def test_the_page_and_its_files_have_the_numbers_of_the_labels(reported, runs, c
     text = page.replace("&#39;", "'").replace("\u00a0%", " %")
     assert result["headline"] in text
     assert result["answer"] in text
+    overconfident = [one["message"] for one in result["findings"] if one["code"] == "posterior-overconfident"]
+    assert ["debiased" in message for message in overconfident] == [True]  # the naive network has no posterior
     listed = re.findall('<li data-code="([^"]+)"', page)
     assert sorted(listed) == sorted(one["code"] for one in result["findings"])
     for one in result["passed"]:
