@@ -30,6 +30,7 @@ from truemorph.questions import columns_of, heads_of
 from truemorph.report.figures import bias_curve
 from truemorph.report.gallery import PICTURE, changed_galaxies
 from truemorph.report.gather import gather
+from truemorph.report.tables import confusion_table
 from truemorph.tables import CatalogTable
 
 
@@ -82,6 +83,29 @@ def test_a_column_that_is_called_as_gold_labels_but_means_something_else_gives_w
     (evidence,) = gather([galaxies / "bar.json"], options, galaxies / "named_files")
     assert evidence.truth is not None
     assert evidence.truth.known.sum() == table.frame["kind"].count()
+
+
+def test_confusion_is_that_of_galaxies_to_which_the_question_applies_by_both_labels(galaxies):
+    table, rng = read_table(galaxies / "cat.parquet"), np.random.default_rng(4)
+    wrong = (pl.col("kind") >= 1) & pl.Series(rng.random(len(table.frame)) < 0.5)
+    frame = table.frame.with_columns(
+        alpha=pl.col("alpha").shuffle(seed=0), kind=pl.when(wrong).then(3 - pl.col("kind")).otherwise("kind")
+    )
+    path = write_table(replace(table, frame=frame), galaxies / "shuffled.parquet")
+    options = ReportOptions(catalogue=path, bootstrap=0, maps=0)
+    (evidence,) = gather([galaxies / "bar.json"], options, galaxies / "confusion_files")
+    shown = confusion_table(evidence)
+    shares, numbers = [], []
+    ends = np.quantile(frame["alpha"], [0.2, 0.8])
+    for fifth in (frame.filter(pl.col("alpha") < ends[0]), frame.filter(pl.col("alpha") > ends[1])):
+        gold = fifth.filter(pl.col("kind") >= 1)
+        numbers.append(len(gold))
+        for kind, name in ((2, "bar"), (1, "no bar")):
+            labels = gold.filter(pl.col("label_bar") != "smooth", kind=kind)["label_bar"]
+            shares.append((labels == name).mean())
+    assert all(0 < share < 1 for share in shares)
+    assert shown.rows[0][1:] == [f"{share:.3f}" for share in shares]
+    assert all(f" {number} " in title for number, (title, _) in zip(numbers, shown.groups[1:], strict=True))
 
 
 @pytest.mark.slow

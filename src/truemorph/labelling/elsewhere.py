@@ -110,7 +110,7 @@ def class_fractions(
                 f"p(y | x) hardly varies from image to image (standard deviation {mine.std(axis=0).max():.3f}), so its "
                 "mean is a fraction of the training galaxies, and says nothing of these."
             )
-            action = "Train longer, or on more or better images; use the fractions of an estimate."
+            action = "Train longer (`epochs`, `patience`) or on more or better images; use fractions of an estimate."
             findings.append(Finding("nothing-learned", "caution", message, action))
         ratios = [(name, k, every) for k, name in enumerate(head.columns)]
         if head.question is not None:

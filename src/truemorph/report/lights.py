@@ -68,7 +68,7 @@ def _against_gold(evidence: Evidence, model: Model, truth: LabelSet) -> Iterator
     if not applies.any():
         return
     errors = fraction_errors(right, ours, theirs, evidence.alpha[has_gold])
-    what = f"Error of the {evidence.quantity.name}s of {best.name} (rms over fifths of α)"
+    what = f"{evidence.quantity.name}s of {best.name} in fifths of α"
     yield from _fractions_compared(what, *errors, truth.of(evidence.rows))
     accuracies = compared_accuracies(*(has_answer(values[applies]) for values in (right, ours, theirs)))
     galaxies = model.classifier.uses_images or bool(model.classifier.features)
@@ -86,33 +86,33 @@ def _correction_against_gold(evidence: Evidence, definition: str, truth: LabelSe
         return
     by_gold, labelled = (evidence.in_bins(labels)[0][:-1] for labels in (truth, evidence.observed))
     off, before, error = map(rms, (quoted.fraction - by_gold, labelled - by_gold, quoted.stderr))
-    what = f"Error of the corrected {evidence.quantity.name}s (rms over {by_gold.size} bins)"
+    what = f"corrected {evidence.quantity.name}s in {by_gold.size} bins"
     yield from _fractions_compared(what, off, before, error, evidence.view(truth))
 
 
 def _numbers(ours: float, theirs: float, error: float, truth: LabelSet) -> str:
     """Return the numbers of a comparison with gold labels as text."""
-    against = f"against the {truth.name} of {int(truth.known.sum()):,} galaxies"
-    return f"{ours:.3f}, observed labels {theirs:.3f}, error of the difference {error:.3f}, {against}"
+    known = f"the {truth.name} of {int(truth.known.sum()):,} galaxies"
+    return f"{ours:.3f}, observed labels {theirs:.3f}, error of the difference {error:.3f}, against {known}"
 
 
 def _fractions_compared(what: str, off: float, before: float, error: float, truth: LabelSet) -> Iterator[Check]:
     """Errors of fractions against those of the observed ones, by two errors of the difference."""
     numbers = _numbers(off, before, error, truth)
     if before - off < -2 * error:
-        text = "The corrected fractions are farther from the gold labels than the observed ones are."
+        text = f"The {what} are farther from the gold labels than the observed ones are."
         action = "Do not use this correction for this definition; estimate T(α) with these gold labels (`gold`)."
-        yield Finding("fractions-worse", "problem", f"{text} {what}: {numbers}.", action)
+        yield Finding("fractions-worse", "problem", f"{text} Error (rms): {numbers}.", action)
     elif before - off <= 2 * error:
-        text = "The corrected fractions are not significantly nearer to the gold labels."
+        text = f"The {what} are not significantly nearer to the gold labels."
         action = "Use more gold labels (`gold`), or more galaxies to train on."
-        yield Finding("fractions-not-better", "caution", f"{text} {what}: {numbers}.", action)
+        yield Finding("fractions-not-better", "caution", f"{text} Error (rms): {numbers}.", action)
     elif off >= _SMALL:
-        text = "The corrected fractions are nearer to the gold labels than the observed ones are, but off by "
+        text = f"The {what} are nearer to the gold labels than the observed ones are, but off by {_SMALL} or more."
         action = "Quote this error with the fractions, or estimate T(α) with gold labels (`gold`)."
-        yield Finding("fractions-inaccurate", "caution", f"{text}{_SMALL} or more. {what}: {numbers}.", action)
+        yield Finding("fractions-inaccurate", "caution", f"{text} Error (rms): {numbers}.", action)
     elif np.isfinite(off):
-        yield what, numbers
+        yield f"Error of the {what} (rms)", numbers
 
 
 def _labels_compared(

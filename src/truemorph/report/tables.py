@@ -113,24 +113,24 @@ def confusion_table(evidence: Evidence) -> Table:
     """Labels against gold labels in the lowest and the highest fifth of α."""
     assert evidence.truth is not None
     truth = evidence.view(evidence.truth)
-    first = evidence.other
-    second = evidence.answer
-    sets = [evidence.view(labels) for labels in (evidence.observed, *evidence.others)]
-    sets += [evidence.view(model.best) for model in evidence.models]
+    names = evidence.answer, evidence.other
+    labelled = evidence.observed, *evidence.others, *(model.best for model in evidence.models)
+    sets = [evidence.view(labels) for labels in labelled]
     fifths = Bins.cut(evidence.alpha, FIFTHS)
     head = ["labels"]
     groups = [("", 1)]
     cells = {label_set.name: [label_set.name] for label_set in sets}
     for fifth in (0, fifths.count - 1):
         rows = fifths.index == fifth
-        alpha = evidence.alpha[rows]
-        head += [f"{name} called {name}" for name in (second, first)]
-        groups.append((f"α {alpha.min():.1f} to {alpha.max():.1f}", 2))
+        alpha, gold = evidence.alpha[rows], truth.of(rows)
+        head += [f"{name} called {name}" for name in names]
+        groups.append((f"α {alpha.min():.1f} to {alpha.max():.1f}, {gold.known.sum():,} with gold labels", 2))
         for each in sets:
             # Of galaxies of a class by gold labels, those that the label set calls so.
-            shares = agreement(truth.of(rows), each.of(rows))
-            cells[each.name] += [number(shares[f"precision_{slug(name)}"]) for name in (second, first)]
-    note = f"Of the galaxies that are {second} ({first}) by the {truth.name}, the fraction labelled {second} ({first})."
+            shares = agreement(gold, each.of(rows))
+            cells[each.name] += [number(shares[f"precision_{slug(name)}"]) for name in names]
+    note = f"Of the galaxies that are {names[0]} ({names[1]}) by the {truth.name}, the fraction labelled so."
+    note += " Only those to which the question applies by these labels too." if evidence.is_gated else ""
     return Table("Confusion at the lowest and the highest resolution", head, list(cells.values()), note, groups)
 
 

@@ -190,9 +190,9 @@ def sentences(evidence: Evidence) -> dict[str, str]:
         how = "with gold labels" if evidence.from_gold else "from labels alone"
         text = f"Corrected {how}, the {evidence.quantity.name} is {' and '.join(ends)}"
         text += "" if evidence.from_gold else "; in brackets by the estimate's assumption"
-        if None not in (first["model"], last["model"]):
+        if model is not None and None not in (first["model"], last["model"]):
             by_model = " and ".join(percent(row["model"]) for row in (first, last))
-            text += f"; the mean of the model's probabilities is {by_model}"
+            text += f"; the mean of the model's {model.best.kind} is {by_model}"
         if first["gold"] is not None:
             by_gold = " and ".join(percent(row["gold"], row["gold_stderr"]) for row in (first, last))
             text += f"; the truth is {by_gold}" if evidence.gold_name == TRUTH else f"; gold labels give {by_gold}"

@@ -371,5 +371,5 @@ def _limits(failed: int, bootstrap: int, bins: int, smallest: int, n_dropped: in
         action = "Quote the excess above the floor, or use fewer bins (`bins`) or a smaller tree (`depth`)."
         yield Finding("few-galaxies-per-bin", "caution", message, action)
     if n_dropped:
-        message = f"{n_dropped:,} galaxies were left out because a label or column is missing."
+        message = f"{n_dropped:,} galaxies were left out: no label (the question may not apply) or value in a column."
         yield Finding("rows-left-out", "note", message)
