@@ -27,6 +27,16 @@ Model = TypeVar("Model", bound=BaseModel)
 PathLike = str | os.PathLike[str]
 
 
+def check_not_read(out: Path, sources: Iterable[Any], inside: bool = False) -> None:
+    """Raise an InputError if one of the sources, or with `inside` a folder that holds one, would be replaced."""
+    place = out.resolve()
+    for source in sources:
+        if isinstance(source, str | os.PathLike):
+            read = Path(source).resolve()
+            if read == place or (inside and place in read.parents):
+                raise InputError(f"{out}: would overwrite the input {source}; choose another `out`")
+
+
 def _is_running(process: int) -> bool:
     try:
         os.kill(process, 0)

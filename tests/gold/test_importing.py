@@ -312,6 +312,14 @@ def test_only_images_inside_the_folder_are_exported(plan, ids, simulated, tmp_pa
     assert len(list((tmp_path / "subjects").iterdir())) == 1 + manifest.height
 
 
+def test_a_table_of_gold_labels_is_not_overwritten(capsys, catalogue, ids, tmp_path):
+    mine = tmp_path / "mine.parquet"
+    pl.DataFrame({"object_id": ids[:2], "class": ["disk", "smooth"]}).write_parquet(mine)
+    before = mine.read_bytes()
+    assert "mine.parquet" in refused(capsys, "gold", "import", mine, "--catalogue", catalogue, "--out", mine)
+    assert mine.read_bytes() == before
+
+
 @pytest.mark.slow
 def test_mistakes_are_one_line(capsys, plan, catalogue, ids, out, tmp_path):
     rings = pl.DataFrame({"object_id": ids[:4], "class": ["disk", "ring", "smooth", "7"]})

@@ -37,7 +37,7 @@ from truemorph.catalogs.rows import LABEL_RULE, check_sizes, choose_rows, unequa
 from truemorph.config import without_none
 from truemorph.errors import InputError
 from truemorph.findings import Finding, Findings, unique
-from truemorph.io import FORMAT_VERSION, PathLike, plain, write_file
+from truemorph.io import FORMAT_VERSION, PathLike, check_not_read, plain, write_file
 from truemorph.plotting import legend
 from truemorph.questions import Asked, Tree, read_tree
 from truemorph.results import Result, text_facts
@@ -346,8 +346,7 @@ def write_preparation(prepared: Preparation, out: PathLike) -> Preparation:
     check_holds_metadata(out)
     dropped, sheet = (out.with_name(f"{out.stem}.{end}") for end in ("dropped.csv", "datasheet.md"))
     for target in (out, dropped, sheet):
-        if target.resolve() in {Path(file).resolve() for file in prepared.origins}:
-            raise InputError(f"{target}: would overwrite an input file; choose another name (`out`)")
+        check_not_read(target, prepared.origins)
     write_table(prepared.catalogue, out)
     write_table(prepared.dropped, dropped)
     write_file(sheet, datasheet(prepared.catalogue, out.name, prepared.origins, prepared.funnel, prepared.findings))

@@ -48,7 +48,7 @@ from truemorph.gold.plan import (
 )
 from truemorph.gold.session import Source, open_session, read_session, readable_images
 from truemorph.images.decode import read_image_file
-from truemorph.io import plain, write_file
+from truemorph.io import check_not_read, plain, write_file
 from truemorph.progress import tell
 from truemorph.questions import Asked, Tree
 from truemorph.results import PlainResult, Result, text_facts, text_table
@@ -390,6 +390,7 @@ def import_gold(
     (1, 1)
     """
     check_holds_metadata(out)
+    check_not_read(out, [source])
     is_plan = source.is_dir()
     folder = source if is_plan else plan
     if catalogue is None and folder is None:
@@ -427,8 +428,7 @@ def import_gold(
         about = about_questions(into, target[1], columns, definition, where)
     elif "gold_along" in into.metadata:
         about["gold_along"] = {name: rule for name, rule in into.metadata["gold_along"].items() if name != "gold"}
-    chosen_by = None if folder is None else read_chosen(folder)
-    table, findings = with_gold(into, first, chosen_by, columns)
+    table, findings = with_gold(into, first, None if folder is None else read_chosen(folder), columns)
     labels = table.frame.select(TEXT_ID, *(column.columns[0] for column in columns))
     missed = dict[str, dict[str, Any]]()
     if is_plan:
@@ -441,7 +441,7 @@ def import_gold(
     table = replace(table, metadata=table.metadata | about)
     write_table(table, out)
     question = None if target is None else target[1]
-    imported = GoldImport(out, table, measured, page, question=question)
+    imported = GoldImport(out, table, measured, page, question)
     meant = about["gold_definition"] if question is None else about["gold_definitions"][question]
     findings += [*_too_few(imported.classes), *from_same_images(table, question)]
     findings += from_votes(f"{meant} {column}")
@@ -487,9 +487,14 @@ def _too_few(counts: dict[str, int]) -> list[Finding]:
     if sum(counts.values()) >= FEWEST and sum(n > 0 for n in counts.values()) >= 2:
         return []
     listed = " and ".join(f"{n} {name}" for name, n in counts.items()) or "none"
-    few = f"Gold labels: {listed}; an estimate needs {FEWEST}, of two classes or more."
-    action = "Label more galaxies and import again; until then, estimate from labels alone (truemorph transition)."
-    return [Finding("gold-too-few", "caution", few, action)]
+    return [
+        Finding(
+            "gold-too-few",
+            "caution",
+            f"Gold labels: {listed}; an estimate needs {FEWEST}, of two classes or more.",
+            "Label more galaxies and import again; until then, estimate from labels alone (truemorph transition).",
+        )
+    ]
 
 
 def _disagreements_page(

@@ -1,6 +1,5 @@
 """A labelling run: its checks, what its labels rest on, and the parts that any process can label."""
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,7 +24,7 @@ from truemorph.errors import InputError, check_used
 from truemorph.findings import Finding, Findings, findings_in, unique
 from truemorph.images.decode import ahead
 from truemorph.images.tiles import Tiles, differences, for_model, open_tiles
-from truemorph.io import FORMAT_VERSION, PathLike, plain
+from truemorph.io import FORMAT_VERSION, PathLike, check_not_read, plain
 from truemorph.labelling.hats import NO_POSITION, check_replaceable
 from truemorph.labelling.labeller import Labeller
 from truemorph.labelling.output import Batch, Results, is_table, parts_folder
@@ -150,16 +149,13 @@ class LabelOptions(SourceOptions):
 
     def check(self, model: Classifier) -> None:
         """Raise an InputError if the results would replace something that is read."""
-        out, place = self.out, self.out.resolve()
+        out = self.out
         if is_table(out) and self.hats:  # the first refuses what names no table or folder
             raise InputError(f"{out}: HATS is a folder; give a name without extension")
         if self.hats:
             check_replaceable(out)
-        for source in (self.source, self.observed, self.images, self.tiles, self.gate, model.folder):
-            if isinstance(source, str | os.PathLike):
-                other = Path(source).resolve()
-                if place == other or (self.hats and place in other.parents):
-                    raise InputError(f"{out}: would overwrite the input; choose another `out`")
+        read = self.source, self.observed, self.images, self.tiles, self.gate, model.folder
+        check_not_read(out, read, self.hats)
 
     def survey(self, model: Classifier) -> tuple[Tiles | None, str]:
         """Open tiles, by default with the bands and the size of cut-outs that the model was trained on."""
